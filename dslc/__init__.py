@@ -1,0 +1,1 @@
+"""dslc: a declarative graph-compiler DSL for deep learning."""
