@@ -4,6 +4,7 @@ Nothing here is resolved or checked. Every node carries its `span`; equality and
 spelled), so two trees are equal when they say the same. A table keyed by *place* must therefore key by span or identity.
 Names are `Name` nodes wherever the source has one, so that a message can point at it.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
