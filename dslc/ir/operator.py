@@ -1,0 +1,136 @@
+"""The contract of an operator: one class says everything about it, and a missing piece fails at import.
+
+A *primitive* has `body`, its definition per output element; a *composite* has `expand`, which writes it with other
+operators. Both have `infer`, `reference` (an independent NumPy oracle), `samples` and `errors`, which drive generated
+tests, and a gradient: `vjp`, or `expand` (whose operators have one), or `differentiable = False` said explicitly.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from dslc.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from dslc.ir.builder import Builder
+    from dslc.ir.graph import Value
+    from dslc.ir.loops import ContractionMap, Expr, Reader
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Attr:
+    """One static argument: its kind (as the language spells it), default and meaning.
+
+    Kinds: int, float, bool, str, dtype, dim, axis, axes, dims (a list of sizes), ints, shape, any.
+    Positional order in `[ ]` is the order of declaration.
+    """
+
+    kind: str
+    default: Any = REQUIRED
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Inputs that drive the generated tests: arrays or shapes (drawn from a seeded normal), and attributes."""
+
+    inputs: tuple[Any, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    gradient: bool = True  # False where finite differences make no sense here (a kink, an integer input)
+
+
+@dataclass(frozen=True, slots=True)
+class BadSample:
+    """Input types that must be refused, and a fragment of the message."""
+
+    inputs: tuple[TensorType, ...]
+    attrs: Mapping[str, Any]
+    message: str
+
+
+class TypeFailure(Exception):
+    """An operator's reason to refuse its arguments. `inputs` are the positions at fault, `axes` the axis in each of them."""
+
+    def __init__(self, message: str, *, inputs: tuple[int, ...] = (), axes: tuple[int, ...] = (), hint: str | None = None):
+        super().__init__(message)
+        self.message, self.inputs, self.axes, self.hint = message, inputs, axes, hint
+
+
+class Operator:
+    """Base of every operator; subclasses are registered by `@operator` under their snake-case name."""
+
+    name: ClassVar[str]
+    family: ClassVar[str] = "math"
+    onnx: ClassVar[str | None] = None
+    attrs: ClassVar[Mapping[str, Attr]] = {}
+    inputs: ClassVar[tuple[str, ...]] = ("x",)  # names of tensor arguments; a last name that starts with * takes any number
+    elementwise: ClassVar[bool] = False
+    draw: ClassVar[bool] = False  # takes (seed, counter) scalars and a `stream` attribute: a random operator
+    internal: ClassVar[bool] = False  # made by the compiler only, no spelling in the language
+    differentiable: ClassVar[bool] = True
+    samples: ClassVar[list[Sample]] = []
+    errors: ClassVar[list[BadSample]] = []
+
+    # infer(self, *types, **attrs) -> TensorType or a tuple of them
+    infer: Callable[..., TensorType | tuple[TensorType, ...]]
+    # reference(self, *arrays, **attrs) -> array or tuple; `np` is NumPy; float64 in means float64 out
+    reference: Callable[..., Any]
+
+    # Optional parts, found by `has`:
+    #   body(self, index, *readers, **attrs) -> Expr               one output element; index: tuple of index expressions
+    #   expand(self, b, *values, **attrs) -> Value or tuple
+    #   vjp(self, b, dy, y, *values, **attrs) -> tuple of Value or None, one for each input (dy, y tuples if several results;
+    #       a missing cotangent is None in the tuple)
+    #   contraction(self, *types, **attrs) -> ContractionMap        index maps of a sum of products of two operands
+    @classmethod
+    def has(cls, part: str) -> bool:
+        return callable(getattr(cls, part, None))
+
+    if TYPE_CHECKING:
+
+        def body(self, index: tuple[Any, ...], *readers: Reader, **attrs: Any) -> Expr: ...
+        def expand(self, b: Builder, *values: Value, **attrs: Any) -> Value | tuple[Value, ...]: ...
+        def vjp(self, b: Builder, dy: Any, y: Any, *values: Value, **attrs: Any) -> tuple[Value | None, ...]: ...
+        def contraction(self, *types: TensorType, **attrs: Any) -> ContractionMap: ...
+
+
+OPERATORS: dict[str, Operator] = {}
+
+
+def operator(cls: type[Operator]) -> type[Operator]:
+    """Register an operator; refuses one with a missing part."""
+    if "name" not in vars(cls):
+        cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+    missing = [part for part in ("infer", "reference") if not cls.has(part)]
+    if not cls.__doc__ or cls.__doc__ == Operator.__doc__:
+        missing.append("docstring")
+    if not (cls.has("body") or cls.has("expand")):
+        missing.append("body or expand")
+    if cls.differentiable and not (cls.has("vjp") or cls.has("expand")):
+        missing.append("vjp, expand or differentiable = False")
+    if not cls.samples:
+        missing.append("samples")
+    if missing:
+        raise TypeError(f"operator {cls.name} lacks {', '.join(missing)}")
+    if cls.name in OPERATORS:
+        raise TypeError(f"operator {cls.name} is defined twice")
+    OPERATORS[cls.name] = cls()
+    return cls
+
+
+def float_result(*types: TensorType) -> DType:
+    """The wider of the floating types; a failure where one is not floating."""
+    for position, t in enumerate(types):
+        if not t.dtype.floating:
+            raise TypeFailure(f"needs a floating-point tensor, not {t}", inputs=(position,), hint="convert it with cast[f32](...)")
+    return DType.F64 if any(t.dtype == DType.F64 for t in types) else DType.F32
+
+
+def as_numpy(dtype: DType) -> np.dtype[np.generic]:
+    return dtype.numpy
