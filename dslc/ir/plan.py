@@ -21,6 +21,7 @@ The arena's content is undefined when a program starts; what must survive from c
 every offset and size here, so a plan is as trusted as object code: it comes from the compiler, the user's own cache, or a
 file that the user trusts explicitly.
 """
+
 from __future__ import annotations
 
 import json
@@ -269,7 +270,10 @@ def validate(plan: ExecutablePlan) -> None:
     _unique("constant", [c.name for c in plan.constants])
     _unique("kernel", [k.name for k in plan.kernels])
     for p in plan.persistent:
-        _require(p.role in ROLES and p.dtype in ITEMSIZE and all(_size(e) for e in p.shape), f"persistent buffer {p.name!r}: role, dtype or shape")
+        _require(
+            p.role in ROLES and p.dtype in ITEMSIZE and all(_size(e) for e in p.shape),
+            f"persistent buffer {p.name!r}: role, dtype or shape",
+        )
     for c in plan.constants:
         _require(c.dtype in ITEMSIZE and all(_size(e) for e in c.shape), f"constant {c.name!r}: dtype or shape")
     for program in plan.programs:
@@ -283,7 +287,12 @@ def _validate_program(
     for size in (program.fixed_bytes, program.batch_bytes, program.thread_bytes):
         _require(_size(size) and size % ALIGNMENT == 0, f"{where}: an arena part of {size} bytes")
     _require(program.batch_bound is None or program.batch_bound >= 1, f"{where}: batch bound {program.batch_bound}")
-    limits = {"fixed": program.fixed_bytes, "batch": program.batch_bytes, "thread": program.thread_bytes, "setting": 8 * len(program.settings)}
+    limits = {
+        "fixed": program.fixed_bytes,
+        "batch": program.batch_bytes,
+        "thread": program.thread_bytes,
+        "setting": 8 * len(program.settings),
+    }
     for buffer in program.buffers:
         _validate_buffer(buffer, f"{where}, buffer {buffer.name!r}", limits, persistent, constants, program.batch_bound)
     for step in (*program.prologue, *program.steps):
@@ -319,9 +328,14 @@ def _validate_buffer(
         if isinstance(extent, int):
             _require(_size(extent), f"{where}: extent {extent}")
         else:
-            _require(axis == 0 and extent[0] == "N" and extent[1] >= 1 and bound is not None, f"{where}: symbolic extent {extent} on axis {axis}")
+            _require(
+                axis == 0 and extent[0] == "N" and extent[1] >= 1 and bound is not None, f"{where}: symbolic extent {extent} on axis {axis}"
+            )
     _require(_size(buffer.offset) and _size(buffer.nbytes), f"{where}: offset {buffer.offset}, {buffer.nbytes} bytes")
-    _require(buffer.region == "thread" or unit_bytes(buffer.dtype, buffer.shape) <= buffer.nbytes, f"{where}: its shape takes more than {buffer.nbytes} bytes")
+    _require(
+        buffer.region == "thread" or unit_bytes(buffer.dtype, buffer.shape) <= buffer.nbytes,
+        f"{where}: its shape takes more than {buffer.nbytes} bytes",
+    )
     if buffer.region in ("batch", "thread"):
         _require(buffer.offset % ALIGNMENT == 0 and buffer.nbytes % ALIGNMENT == 0, f"{where}: not a multiple of {ALIGNMENT} bytes")
     if buffer.region in ("fixed", "persistent", "constant", "setting", "thread"):
@@ -418,7 +432,10 @@ def _program_json(p: ProgramPlan) -> dict[str, Any]:
         "buffers": [[b.name, b.dtype, _shape_json(b.shape), b.region, b.offset, b.nbytes] for b in p.buffers],
         "steps": [_step_json(s) for s in p.steps],
         "prologue": [_step_json(s) for s in p.prologue],
-        **{key: [[q.name, q.dtype, _shape_json(q.shape), q.buffer, q.default] for q in getattr(p, key)] for key in ("inputs", "outputs", "settings")},
+        **{
+            key: [[q.name, q.dtype, _shape_json(q.shape), q.buffer, q.default] for q in getattr(p, key)]
+            for key in ("inputs", "outputs", "settings")
+        },
         "fixed_bytes": p.fixed_bytes,
         "batch_bytes": p.batch_bytes,
         "thread_bytes": p.thread_bytes,
