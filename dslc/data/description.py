@@ -1,0 +1,135 @@
+"""What a data set says about itself: the fields of an example, how stored numbers become values, and the class names.
+
+The description is stored with trained weights, so that a picture given to `dslc run` gets the scaling of training.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dslc.diagnostics import Diagnostic, DiagnosticError
+
+Array = NDArray[np.generic]
+
+NUMPY_TYPES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "bool"}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One tensor of an example as a recipe declares it: `image: f32[N, 1, 28, 28]` has the shape (1, 28, 28)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        return np.dtype(NUMPY_TYPES[str(self.dtype)])
+
+    @property
+    def floating(self) -> bool:
+        return str(self.dtype) in ("f32", "f64")
+
+    @property
+    def size(self) -> int:
+        """Elements an example."""
+        total = 1
+        for extent in self.shape:
+            total *= extent
+        return total
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(['N', *map(str, self.shape)])}]"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldDescription:
+    """A field and the way from what is stored to what a network reads: value = stored * scale + shift.
+
+    `full` is the stored number of full intensity (255 in a photo, 16 in the digits); None where the field is no image.
+    `classes` names the values of a class field, in order.
+    """
+
+    field: Field
+    scale: float = 1.0
+    shift: float = 0.0
+    full: float | None = None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def scaled(self) -> bool:
+        return self.scale != 1.0 or self.shift != 0.0
+
+    def from_picture(self, pixels: NDArray[np.uint8]) -> Array:
+        """8-bit pixels as the values that training saw; the shape is kept, the result has the field's dtype."""
+        stored = pixels.astype(np.float64) * ((self.full or 255.0) / 255.0)
+        if not self.field.floating:
+            return np.rint(stored).astype(self.field.numpy)
+        kind = self.field.numpy.type  # the arithmetic of a batch, so that the bits agree
+        values: Array = stored.astype(self.field.numpy) * kind(self.scale) + kind(self.shift)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class DataDescription:
+    """The name of a data set, its fields in the recipe's order, and whom to credit."""
+
+    name: str
+    fields: tuple[FieldDescription, ...]
+    attribution: str = ""
+
+    def __getitem__(self, name: str) -> FieldDescription:
+        return next(f for f in self.fields if f.field.name == name)
+
+    def to_json(self) -> str:
+        """Stable text: the same description gives the same bytes."""
+        return json.dumps(
+            {
+                "name": self.name,
+                "attribution": self.attribution,
+                "fields": [
+                    {
+                        "name": f.field.name,
+                        "dtype": str(f.field.dtype),
+                        "shape": list(f.field.shape),
+                        "scale": f.scale,
+                        "shift": f.shift,
+                        "full": f.full,
+                        "classes": list(f.classes),
+                    }
+                    for f in self.fields
+                ],
+            },
+            sort_keys=True,
+        )
+
+    @staticmethod
+    def from_json(text: str) -> DataDescription:
+        """Reads `to_json`. Raises ValueError for anything else."""
+        try:
+            raw = json.loads(text)
+            fields = tuple(
+                FieldDescription(
+                    Field(str(f["name"]), str(f["dtype"]), tuple(int(s) for s in f["shape"])),
+                    float(f["scale"]),
+                    float(f["shift"]),
+                    None if f["full"] is None else float(f["full"]),
+                    tuple(str(c) for c in f["classes"]),
+                )
+                for f in raw["fields"]
+            )
+            unknown = {f.field.dtype for f in fields} - NUMPY_TYPES.keys()
+            if unknown:
+                raise ValueError(f"unknown dtype {min(unknown)!r}")
+            return DataDescription(str(raw["name"]), fields, str(raw["attribution"]))
+        except (KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"no data description: {error!r}") from error
+
+
+def refuse(code: str, message: str, hint: str | None = None) -> DiagnosticError:
+    """The error for data that cannot be used; whoever knows the `data` statement adds its place."""
+    return DiagnosticError(Diagnostic(code, message, hint=hint))
