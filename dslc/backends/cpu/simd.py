@@ -1,0 +1,378 @@
+"""The vocabulary of generated kernels: `namespace(width)` is the set of globals their source runs in.
+
+A kernel is ordinary Numba Python over explicit vectors. Names that must know the vector's width (loads, constants, reductions)
+are made once per width; operators and functions of vectors work at every width. Each one is lowered straight to LLVM
+instructions, never through another Numba function, which keeps compilation fast. The full list of names, with their
+signatures, stands in `docs/` and in the docstrings below.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic, lower_builtin, type_callable
+
+from dslc.backends.cpu import mathlib
+from dslc.backends.cpu.lanes import (
+    BYTES,
+    CANONICAL_LANES,
+    ELEMENTS,
+    I64,
+    POINTER,
+    WIDTHS,
+    Element,
+    ElementPointer,
+    Lanes,
+    LaneType,
+    Signature,
+    Typing,
+    call_formula,
+    constant,
+    declare,
+    define_intrinsic,
+    llvm_suffix,
+    splat,
+)
+from dslc.backends.cpu.memory import first_lanes, memory_functions
+
+# A generated kernel raises nothing and divides integers as NumPy does; no fast-math flag.
+EXACT = {"error_model": "numpy", "nogil": True, "boundscheck": False}
+
+
+def is_lanes(t: types.Type, kinds: str = "fiub") -> bool:
+    return isinstance(t, LaneType) and t.element.kind in kinds
+
+
+# ---------------------------------------------------------------- operators
+
+
+def _binary_operator(op: Callable[..., Any], kinds: str, emit: Callable[[Lanes, Lanes, str], Lanes], mask: bool = False) -> None:
+    """Define `op` for two vectors of one type, or a vector and a number (which fills a vector)."""
+
+    @type_callable(op)  # type: ignore[misc]
+    def typing(context: Any) -> Callable[..., Signature | None]:
+        def typer(x: types.Type, y: types.Type) -> Signature | None:
+            lanes = x if isinstance(x, LaneType) else y
+            other = y if lanes is x else x
+            if not is_lanes(lanes, kinds) or (x != y and not isinstance(other, types.Number)):
+                return None
+            result = lanes.with_element("bool") if mask else lanes
+            return result(*(a if a == lanes else lanes.element.scalar for a in (x, y)))
+
+        return typer
+
+    def lower(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
+        lanes = sig.args[0] if isinstance(sig.args[0], LaneType) else sig.args[1]
+        x, y = (a if t == lanes else splat(builder, a, lanes.width) for a, t in zip(args, sig.args, strict=True))
+        return emit(Lanes(builder, x), Lanes(builder, y), lanes.element.kind).v
+
+    for first, second in ((LaneType, LaneType), (LaneType, types.Number), (types.Number, LaneType)):
+        lower_builtin(op, first, second)(lower)
+
+
+def _compare(operation: str) -> Callable[[Lanes, Lanes, str], Lanes]:
+    def emit(x: Lanes, y: Lanes, kind: str) -> Lanes:
+        if kind in "ub":
+            return Lanes(x.b, x.b.icmp_unsigned(operation, x.v, y.v))
+        return x.compare(operation, y)
+
+    return emit
+
+
+def _shift(left: bool) -> Callable[[Lanes, Lanes, str], Lanes]:
+    """Shifts as in NumPy: a count of the element's bits or more shifts everything out."""
+
+    def emit(x: Lanes, y: Lanes, kind: str) -> Lanes:
+        bits = x.type.element.width
+        valid = y.ult(bits)
+        if not left and kind == "i":
+            return x >> valid.where(y, bits - 1)
+        shifted = x << y if left else x.lshr(y)
+        return valid.where(shifted, 0)
+
+    return emit
+
+
+_binary_operator(operator.add, "fiu", lambda x, y, kind: x + y)
+_binary_operator(operator.sub, "fiu", lambda x, y, kind: x - y)
+_binary_operator(operator.mul, "fiu", lambda x, y, kind: x * y)
+_binary_operator(operator.truediv, "f", lambda x, y, kind: x / y)
+_binary_operator(operator.and_, "iub", lambda x, y, kind: x & y)
+_binary_operator(operator.or_, "iub", lambda x, y, kind: x | y)
+_binary_operator(operator.xor, "iub", lambda x, y, kind: x ^ y)
+_binary_operator(operator.lshift, "iu", _shift(left=True))
+_binary_operator(operator.rshift, "iu", _shift(left=False))
+for _op, _sign in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+    (operator.ne, "!="),
+):
+    _binary_operator(_op, "fiub", _compare(_sign), mask=True)
+
+
+def _unary_operator(op: Callable[..., Any], kinds: str, emit: Callable[[Lanes], Lanes]) -> None:
+    @type_callable(op)  # type: ignore[misc]
+    def typing(context: Any) -> Callable[..., Signature | None]:
+        return lambda x: x(x) if is_lanes(x, kinds) else None
+
+    lower_builtin(op, LaneType)(lambda context, builder, sig, args: emit(Lanes(builder, args[0])).v)
+
+
+_unary_operator(operator.neg, "fiu", lambda x: -x)
+_unary_operator(operator.invert, "iub", lambda x: ~x)
+
+
+# ---------------------------------------------------------------- functions of vectors, any width
+
+
+def _same_type_function(name: str, arity: int, kinds: str, emit: Callable[..., Lanes], doc: str) -> Any:
+    """An intrinsic whose arguments and result are vectors of one type."""
+
+    def typing(typingctx: Any, *args: types.Type) -> Typing:
+        if len(args) != arity or not is_lanes(args[0], kinds) or any(a != args[0] for a in args):
+            return None
+
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, values: list[ir.Value]) -> ir.Value:
+            return emit(sig.args[0].element.kind, *(Lanes(builder, v) for v in values)).v
+
+        return args[0](*args), codegen
+
+    return define_intrinsic(name, arity, typing, doc)
+
+
+def _larger(sign: str) -> Callable[..., Lanes]:
+    def emit(kind: str, x: Lanes, y: Lanes) -> Lanes:
+        if kind != "f":
+            test = x.b.icmp_signed if kind == "i" else x.b.icmp_unsigned
+            return Lanes(x.b, test(sign, y.v, x.v)).where(y, x)
+        result = y.compare(sign, x).where(y, x)  # x where x is NaN, and for equal zeros
+        return result if isinstance(y.v, ir.Constant) else y.is_nan().where(y, result)
+
+    return emit
+
+
+vmax = _same_type_function("vmax", 2, "fiub", _larger(">"), "Maximum; NaN in either argument gives NaN; x for equal zeros.")
+vmin = _same_type_function("vmin", 2, "fiub", _larger("<"), "Minimum; NaN in either argument gives NaN; x for equal zeros.")
+fma = _same_type_function("fma", 3, "f", lambda kind, x, y, z: x.fma(y, z), "x * y + z, rounded once.")
+vsqrt = _same_type_function("vsqrt", 1, "f", lambda kind, x: x.sqrt(), "Square root, correctly rounded.")
+vrsqrt = _same_type_function("vrsqrt", 1, "f", lambda kind, x: 1.0 / x.sqrt(), "1 / sqrt(x), both steps correctly rounded.")
+vfloor = _same_type_function("vfloor", 1, "f", lambda kind, x: x.call("floor"), "Round towards minus infinity.")
+vceil = _same_type_function("vceil", 1, "f", lambda kind, x: x.call("ceil"), "Round towards plus infinity.")
+vtrunc = _same_type_function("vtrunc", 1, "f", lambda kind, x: x.call("trunc"), "Round towards zero.")
+vrint = _same_type_function("vrint", 1, "f", lambda kind, x: x.rint(), "Round to nearest, ties to even.")
+copysign = _same_type_function("copysign", 2, "f", lambda kind, x, y: x.copysign(y), "|x| with y's sign.")
+
+
+def _abs(kind: str, x: Lanes) -> Lanes:
+    if kind == "f":
+        return x.abs()
+    return (x < 0).where(-x, x) if kind == "i" else x
+
+
+vabs = _same_type_function("vabs", 1, "fiu", _abs, "Absolute value; the most negative integer stays itself.")
+
+
+def _math_function(name: str, arity: int = 1) -> Any:
+    formula = mathlib.FORMULAS[name]
+
+    def emit(kind: str, *args: Lanes) -> Lanes:
+        return Lanes(args[0].b, call_formula(args[0].b, name, formula, [a.v for a in args]))
+
+    return _same_type_function(f"v{name}", arity, "f", emit, formula.__doc__ or f"{name}(x)")
+
+
+@intrinsic  # type: ignore[misc]
+def where(typingctx: Any, mask: types.Type, then: types.Type, otherwise: types.Type) -> Typing:
+    """Lane by lane: then where the mask holds, else otherwise."""
+    if not is_lanes(mask, "b") or not is_lanes(then) or then != otherwise:
+        return None
+    return then(mask, then, otherwise), lambda context, builder, sig, args: builder.select(*args)
+
+
+# ---------------------------------------------------------------- conversions
+
+
+def convert(x: Lanes, source: Element, target: Element) -> Lanes:
+    """Value conversion, deterministic for every input: float to integer truncates, saturates and sends NaN to 0."""
+    if source is target:
+        return x
+    if target.kind == "b":
+        return x.differs(0)
+    match source.kind, target.kind:
+        case "f", "f":
+            return x.cast("fpext" if target.size > source.size else "fptrunc", target.register)
+        case "f", _:
+            result = ir.VectorType(target.register, x.width)
+            name = f"llvm.fpto{'u' if target.kind == 'u' else 's'}i.sat.{llvm_suffix(result)}.{llvm_suffix(x.type)}"
+            return Lanes(x.b, x.b.call(declare(x.b.module, name, result, [x.type]), [x.v]))
+        case kind, "f":
+            return x.cast("sitofp" if kind == "i" else "uitofp", target.register)
+        case kind, _ if target.size < source.size:
+            return x.cast("trunc", target.register)
+        case kind, _:
+            return x.cast("sext" if kind == "i" else "zext", target.register)
+
+
+def _conversion(target: str) -> Any:
+    def typing(typingctx: Any, x: types.Type) -> Typing:
+        if not is_lanes(x):
+            return None
+
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
+            return convert(Lanes(builder, args[0]), sig.args[0].element, ELEMENTS[target]).v
+
+        return x.with_element(target)(x), codegen
+
+    return define_intrinsic(f"to_{target}", 1, typing, f"Convert to {target}; floats truncate, saturate, NaN gives 0.")
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@intrinsic  # type: ignore[misc]
+def arg(typingctx: Any, row: types.Type, i: types.Type) -> Typing:
+    """Argument word i (an address) of the kernel's row of int64 words."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
+        words = builder.inttoptr(args[0], POINTER)
+        return builder.load(builder.gep(words, [args[1]], source_etype=I64), typ=I64, align=8)
+
+    return types.uintp(types.uintp, types.intp), codegen
+
+
+def _pointer(element: str) -> Any:
+    def typing(typingctx: Any, address: types.Type) -> Typing:
+        return ElementPointer(element)(types.uintp), lambda c, b, s, a: b.inttoptr(a[0], BYTES)
+
+    return define_intrinsic(f"ptr_{element}", 1, typing, f"The address as a pointer to {element}.")
+
+
+@intrinsic  # type: ignore[misc]
+def offset(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
+    """The pointer to element i of p."""
+    if not isinstance(p, ElementPointer):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
+        return builder.gep(args[0], [args[1]], source_etype=sig.args[0].element.memory)
+
+    return p(p, types.intp), codegen
+
+
+GENERIC: dict[str, Any] = {
+    f.__name__: f for f in (vmax, vmin, fma, vsqrt, vrsqrt, vfloor, vceil, vtrunc, vrint, vabs, copysign, where, arg, offset)
+}
+GENERIC |= {f"v{name}": _math_function(name) for name in mathlib.FORMULAS}
+GENERIC |= {f"to_{e}": _conversion(e) for e in ELEMENTS}
+GENERIC |= {f"ptr_{e}": _pointer(e) for e in ELEMENTS}
+
+
+# ---------------------------------------------------------------- constants, reductions, the namespace
+
+
+def _splat(element: Element, width: int) -> Any:
+    lanes = LaneType(element.name, width)
+
+    def typing(typingctx: Any, x: types.Type) -> Typing:
+        if not isinstance(x, (types.Number, types.Boolean)):
+            return None
+        return lanes(x), codegen
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        value = args[0]
+        if element.kind == "f" and isinstance(value, ir.Constant) and isinstance(value.type, ir.DoubleType):
+            return constant(lanes.llvm, value.constant)
+        return splat(b, context.cast(b, value, sig.args[0], element.scalar), width)
+
+    return define_intrinsic(f"splat_{element.name}", 1, typing, f"All {width} lanes = x, converted to {element.name}.")
+
+
+def _iota(element: Element, width: int) -> Any:
+    lanes = LaneType(element.name, width)
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        return b.add(splat(b, args[0], width), ir.Constant(lanes.llvm, list(range(width))))
+
+    def typing(typingctx: Any, start: types.Type) -> Typing:
+        return (lanes(element.scalar), codegen) if isinstance(start, types.Integer) else None
+
+    return define_intrinsic(f"iota_{element.name}", 1, typing, "start, start + 1, ...")
+
+
+def _first_lanes(width: int) -> Any:
+    def typing(typingctx: Any, n: types.Type) -> Typing:
+        return LaneType("bool", width)(types.intp), lambda c, b, s, a: first_lanes(b, a[0], width)
+
+    return define_intrinsic("first_lanes", 1, typing, "The mask of lanes 0 .. n-1, 0 <= n <= W.")
+
+
+def _reduction(name: str, element: Element, width: int, combine: Callable[[Lanes, Lanes], Lanes]) -> Any:
+    """Reduce 16 canonical lanes, given as 16/W vectors, by the fixed tree: lanes 0..7 with 8..15, then 4, 2, 1."""
+    lanes, count = LaneType(element.name, width), CANONICAL_LANES // width
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> ir.Value:
+        vectors = [Lanes(b, a) for a in args]
+        while len(vectors) > 1:
+            half = len(vectors) // 2
+            vectors = [combine(x, y) for x, y in zip(vectors[:half], vectors[half:], strict=True)]
+        last, n = vectors[0], width
+        while n > 1:
+            n //= 2
+            last = combine(last.shuffle(None, range(n)), last.shuffle(None, range(n, 2 * n)))
+        return last.shuffle(None, [0] * width).v
+
+    def typing(typingctx: Any, *args: types.Type) -> Typing:
+        return (lanes(*args), codegen) if all(a == lanes for a in args) else None
+
+    return define_intrinsic(f"{name}_{element.name}", count, typing, _reduction.__doc__ or "")
+
+
+@cache
+def _vectors(width: int) -> dict[str, Any]:
+    made: dict[str, Any] = {"W": width, "ACCUMULATORS": CANONICAL_LANES // width, "first_lanes": _first_lanes(width)}
+    for element in ELEMENTS.values():
+        made |= memory_functions(element, width)
+        made[f"splat_{element.name}"] = _splat(element, width)
+        kind = element.kind
+        for name, sign in (("reduce_max", ">"), ("reduce_min", "<")):
+            made[f"{name}_{element.name}"] = _reduction(name, element, width, partial(_larger(sign), kind))
+        if kind != "b":
+            made[f"reduce_add_{element.name}"] = _reduction("reduce_add", element, width, operator.add)
+    for name in ("i32", "i64"):
+        made[f"iota_{name}"] = _iota(ELEMENTS[name], width)
+    made["reduce_any"] = _reduction("reduce_any", ELEMENTS["bool"], width, operator.or_)
+    made["reduce_all"] = _reduction("reduce_all", ELEMENTS["bool"], width, operator.and_)
+    return made
+
+
+def parse_signature(text: str, width: int) -> Any:
+    """Numba's signature of a tile: `void(ptr_f32, intp, f32)`, where a bare element name is a vector of it."""
+    result, _, rest = text.partition("(")
+    if result.strip() != "void" or not rest.endswith(")"):
+        raise ValueError(f"not a tile's signature: {text!r}")
+    known: dict[str, types.Type] = {"intp": types.intp, "uintp": types.uintp}
+    known |= {f"ptr_{e}": ElementPointer(e) for e in ELEMENTS} | {e: LaneType(e, width) for e in ELEMENTS}
+    return types.void(*(known[a.strip()] for a in rest[:-1].split(",") if a.strip()))
+
+
+def namespace(width: int) -> dict[str, object]:
+    """The globals of generated kernel source for vectors of `width` lanes (16, 8 or 4); a fresh dict each time.
+
+    `W` is the width and `ACCUMULATORS` the number of vectors that make 16 canonical lanes. `@tile("void(...)")` compiles a
+    helper function that the kernel calls.
+    """
+    if width not in WIDTHS:
+        raise ValueError(f"no vectors of {width} lanes; the widths are {WIDTHS}")
+
+    def tile(signature: str) -> Callable[[Callable[..., None]], Any]:
+        return lambda function: njit(parse_signature(signature, width), **EXACT)(function)
+
+    return {**GENERIC, **_vectors(width), "tile": tile}
