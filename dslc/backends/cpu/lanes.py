@@ -51,7 +51,7 @@ ELEMENTS: dict[str, Element] = {
 }
 
 
-class LaneType(types.Type):  # type: ignore[misc]
+class LaneType(types.Type):
     """A vector of `width` lanes of one element type; printed as `f32x16`."""
 
     def __init__(self, element: str, width: int) -> None:
@@ -67,7 +67,7 @@ class LaneType(types.Type):  # type: ignore[misc]
         return LaneType(element, self.width)
 
 
-class ElementPointer(types.Type):  # type: ignore[misc]
+class ElementPointer(types.Type):
     """The address of elements of one type; `ptr_bool` points at bytes holding 0 or 1."""
 
     def __init__(self, element: str) -> None:
@@ -76,15 +76,15 @@ class ElementPointer(types.Type):  # type: ignore[misc]
 
 
 @register_model(LaneType)
-class _LaneModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LaneModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: LaneType) -> None:
-        super().__init__(manager, fe_type, fe_type.llvm)
+        super().__init__(manager, fe_type, fe_type.llvm)  # type: ignore[no-untyped-call]
 
 
 @register_model(ElementPointer)
-class _PointerModel(models.PrimitiveModel):  # type: ignore[misc]
+class _PointerModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: ElementPointer) -> None:
-        super().__init__(manager, fe_type, BYTES)  # Numba's lowering wants a pointee
+        super().__init__(manager, fe_type, BYTES)  # type: ignore[no-untyped-call]  # Numba needs a pointee
 
 
 def llvm_suffix(t: ir.Type) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from llvmlite import ir
 from numba import njit, types
@@ -41,10 +41,10 @@ from dslc.backends.cpu.lanes import (
 from dslc.backends.cpu.memory import first_lanes, memory_functions
 
 # A generated kernel raises nothing and divides integers as NumPy does; no fast-math flag.
-EXACT = {"error_model": "numpy", "nogil": True, "boundscheck": False}
+EXACT: dict[str, Any] = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 
-def is_lanes(t: types.Type, kinds: str = "fiub") -> bool:
+def is_lanes(t: types.Type, kinds: str = "fiub") -> TypeGuard[LaneType]:
     return isinstance(t, LaneType) and t.element.kind in kinds
 
 
@@ -54,11 +54,10 @@ def is_lanes(t: types.Type, kinds: str = "fiub") -> bool:
 def _binary_operator(op: Callable[..., Any], kinds: str, emit: Callable[[Lanes, Lanes, str], Lanes], mask: bool = False) -> None:
     """Define `op` for two vectors of one type, or a vector and a number (which fills a vector)."""
 
-    @type_callable(op)  # type: ignore[misc]
+    @type_callable(op)
     def typing(context: Any) -> Callable[..., Signature | None]:
         def typer(x: types.Type, y: types.Type) -> Signature | None:
-            lanes = x if isinstance(x, LaneType) else y
-            other = y if lanes is x else x
+            lanes, other = (x, y) if isinstance(x, LaneType) else (y, x)
             if not is_lanes(lanes, kinds) or (x != y and not isinstance(other, types.Number)):
                 return None
             result = lanes.with_element("bool") if mask else lanes
@@ -119,7 +118,7 @@ for _op, _sign in (
 
 
 def _unary_operator(op: Callable[..., Any], kinds: str, emit: Callable[[Lanes], Lanes]) -> None:
-    @type_callable(op)  # type: ignore[misc]
+    @type_callable(op)
     def typing(context: Any) -> Callable[..., Signature | None]:
         return lambda x: x(x) if is_lanes(x, kinds) else None
 
@@ -189,7 +188,7 @@ def _math_function(name: str, arity: int = 1) -> Any:
     return _same_type_function(f"v{name}", arity, "f", emit, formula.__doc__ or f"{name}(x)")
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def where(typingctx: Any, mask: types.Type, then: types.Type, otherwise: types.Type) -> Typing:
     """Lane by lane: then where the mask holds, else otherwise."""
     if not is_lanes(mask, "b") or not is_lanes(then) or then != otherwise:
@@ -237,7 +236,7 @@ def _conversion(target: str) -> Any:
 # ---------------------------------------------------------------- addresses
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def arg(typingctx: Any, row: types.Type, i: types.Type) -> Typing:
     """Argument word i (an address) of the kernel's row of int64 words."""
 
@@ -255,7 +254,7 @@ def _pointer(element: str) -> Any:
     return define_intrinsic(f"ptr_{element}", 1, typing, f"The address as a pointer to {element}.")
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def offset(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
     """The pointer to element i of p."""
     if not isinstance(p, ElementPointer):
@@ -267,9 +266,8 @@ def offset(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
     return p(p, types.intp), codegen
 
 
-GENERIC: dict[str, Any] = {
-    f.__name__: f for f in (vmax, vmin, fma, vsqrt, vrsqrt, vfloor, vceil, vtrunc, vrint, vabs, copysign, where, arg, offset)
-}
+_FUNCTIONS: tuple[Any, ...] = (vmax, vmin, fma, vsqrt, vrsqrt, vfloor, vceil, vtrunc, vrint, vabs, copysign, where, arg, offset)
+GENERIC: dict[str, Any] = {f.__name__: f for f in _FUNCTIONS}
 GENERIC |= {f"v{name}": _math_function(name) for name in mathlib.FORMULAS}
 GENERIC |= {f"to_{e}": _conversion(e) for e in ELEMENTS}
 GENERIC |= {f"ptr_{e}": _pointer(e) for e in ELEMENTS}
