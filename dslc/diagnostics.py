@@ -103,7 +103,7 @@ def _excerpt(span: Span, sources: Mapping[str, str], mark: str, message: str) ->
     if not 1 <= span.line <= len(rows):
         return []
     row = rows[span.line - 1].rstrip("\r")
-    shown = row.replace("\t", " ")
+    shown = "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in row)  # hidden characters must not reach a terminal
     start = min(span.column, len(row) + 1) - 1
     end = span.end_column - 1 if span.end_line == span.line else len(row)
     width = max(1, min(end, len(row) + 1) - start)
