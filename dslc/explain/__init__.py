@@ -1,0 +1,67 @@
+"""What every error code means: `dslc explain DL0210`, and the page of codes in the reference.
+
+Each module of this package holds the codes of one stage as a tuple `EXPLANATIONS`; a new module is found by being there.
+
+| codes | stage |
+|---|---|
+| DL00xx | characters, tokens and syntax |
+| DL01xx to DL05xx | names, types, dimensions, blocks, recipes |
+| DL06xx | transforms and lowering |
+| DL07xx | data sets, files and runs |
+| DL08xx | training, checkpoints, weights |
+| DL09xx | options and the environment |
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from dslc.diagnostics import Diagnostic, DiagnosticError
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One code. `wrong` is the least text that gives it, `fixed` the same text put right, both in `language` (dl, sh or python)."""
+
+    code: str
+    title: str
+    text: str
+    wrong: str
+    fixed: str
+    language: str = "dl"
+
+    def __str__(self) -> str:
+        parts = [f"{self.code}: {self.title}", textwrap.dedent(self.text).strip()]
+        parts += ["Wrong:", _indented(self.wrong), "Right:", _indented(self.fixed)]
+        return "\n\n".join(parts)
+
+
+@cache
+def explanations() -> Mapping[str, Explanation]:
+    """All codes, in order."""
+    found: dict[str, Explanation] = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
+        for entry in importlib.import_module(f"{__name__}.{module}").EXPLANATIONS:
+            assert entry.code not in found, f"{entry.code} is explained twice"
+            found[entry.code] = entry
+    return dict(sorted(found.items()))
+
+
+def explain(code: str) -> Explanation:
+    """The explanation of a code, written `DL0210`, `dl0210` or `210`; raises DiagnosticError where there is none (DL0902)."""
+    number = code.strip().upper().removeprefix("DL")
+    known = explanations()
+    wanted = f"DL{number:0>4}"
+    if wanted not in known:
+        hint = f"the codes are {next(iter(known))} to {next(reversed(known))}; `dslc explain` lists them"
+        raise DiagnosticError(Diagnostic("DL0902", f"there is no error code {code[:20]!r}", hint=hint))
+    return known[wanted]
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(textwrap.dedent(text).strip(), "    ")
