@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dslc.ir.dims import Dim, DimExpr
+from dslc.ir.dims import Dim, DimExpr, name
 from dslc.ir.types import DType, TensorType
 
 UNARY = frozenset("neg abs exp log sqrt rsqrt tanh sigmoid erf sin cos floor ceil round not isnan".split())
@@ -106,12 +106,16 @@ class Random(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Reduce(Expr):
-    """`op` over variables; `argmax` and `argmin` give the first linear index over `variables` as i64 (NaN wins)."""
+    """`op` over variables; `argmax` and `argmin` give the first linear index over `variables` as i64 (NaN wins).
+
+    After scheduling, `vector` says that the last variable runs over the 16 canonical lanes.
+    """
 
     op: str
     variables: tuple[tuple[str, Dim], ...]
     body: Expr
     dtype: DType
+    vector: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +169,8 @@ def variable(prefix: str = "r") -> str:
     return f"{prefix}_{_counter}"
 
 
-def var(name: str) -> DimExpr:
-    return DimExpr.name(name)
+def var(text: str) -> DimExpr:
+    return name(text)
 
 
 def const(value: float | int | bool, dtype: DType) -> Const:
@@ -231,7 +235,8 @@ class Store(Stmt):
 
 @dataclass(frozen=True, slots=True)
 class For(Stmt):
-    """A loop. Kinds: `parallel` (split over the threads), `serial`, `vector` (W lanes at a time, tails partial), `unroll`."""
+    """A loop. Kinds: `parallel` (split over the threads), `serial`, `vector` (W lanes at a time, the tail partial) and
+    `parallel vector` (split over the threads at multiples of 16, then W lanes at a time)."""
 
     variable: str
     extent: Dim

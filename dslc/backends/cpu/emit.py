@@ -1,0 +1,502 @@
+"""Prints a loop program as Numba Python over the SIMD vocabulary of `simd.py`.
+
+Every number in a kernel is a vector of W lanes; only indices are scalars. A value that does not depend on the vector
+variable is a broadcast. Each distinct expression is computed once, in the outermost loop where its variables are known.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from dslc.ir import dims
+from dslc.ir.dims import Dim, Quotient
+from dslc.ir.loops import (
+    Binary,
+    Cast,
+    Const,
+    Expr,
+    For,
+    IndexValue,
+    Load,
+    LoadAt,
+    LoopProgram,
+    Random,
+    Reduce,
+    Select,
+    Stmt,
+    Store,
+    Unary,
+)
+from dslc.ir.types import DType
+from dslc.lowering.indices import children, coefficient, walk
+
+LANES = 16  # canonical lanes of a reduction
+OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+FUNCTIONS = {
+    "exp": "vexp", "log": "vlog", "sqrt": "vsqrt", "rsqrt": "vrsqrt", "tanh": "vtanh", "sigmoid": "vsigmoid", "erf": "verf",
+    "sin": "vsin", "cos": "vcos", "floor": "vfloor", "ceil": "vceil", "round": "vrint", "abs": "vabs",
+    "max": "vmax", "min": "vmin", "pow": "vpow", "floordiv": "ifloordiv", "mod": "imod",
+}  # fmt: skip
+
+
+@dataclass
+class Scope:
+    """One loop level: its lines, and the names of expressions that are computed there."""
+
+    variables: frozenset[str]
+    indent: int
+    lines: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The vector loop around the current line: its variable, and the number of live lanes where it is a tail."""
+
+    variable: str
+    live: str | None = None
+    shift: int = 0  # lanes after the variable's value: sub-vectors of a canonical reduction
+
+
+class Emitter:
+    """Writes one kernel. Scopes are a stack; a finished inner scope's lines are appended to the one around it."""
+
+    def __init__(self, width: int, program: LoopProgram):
+        self.width, self.program = width, program
+        self.scopes: list[Scope] = [Scope(frozenset({"batch"}), 1)]
+        self.vector: Vector | None = None
+        self.counter = 0
+
+    def source(self, name: str) -> str:
+        head = [f"def {name}(row, thread, threads, batch):"]
+        head += [f"    p{n} = ptr_{dtype.value}(arg(row, {n}))" for n, dtype in enumerate(self.program.buffers)]
+        for stmt in self.program.body:
+            self.statement(stmt)
+        return "\n".join([*head, *self.scopes[0].lines, ""])
+
+    # ---- statements ----
+
+    def statement(self, stmt: Stmt) -> None:
+        if isinstance(stmt, Store):
+            self.store(stmt)
+            return
+        assert isinstance(stmt, For)
+        extent = self.dim(stmt.extent)
+        if stmt.kind in ("serial", "parallel"):
+            if stmt.kind == "parallel":
+                header = f"for {stmt.variable} in range(thread * {_factor(extent)} // threads, (thread + 1) * {_factor(extent)} // threads):"
+            else:
+                header = f"for {stmt.variable} in range({extent}):"
+            with self.loop(header, stmt.variable):
+                for inner in stmt.body:
+                    self.statement(inner)
+            return
+        self.vector_loop(stmt, parallel=stmt.kind == "parallel vector")
+
+    def vector_loop(self, stmt: For, parallel: bool) -> None:
+        extent, width = stmt.extent, self.width
+        start, stop, last = "0", self.dim(extent), self.dim(extent)
+        if parallel:
+            lo, hi = self.fresh("lo"), self.fresh("hi")
+            blocks = self.dim(dims.floor_divide(extent, LANES))
+            self.line(f"{lo} = thread * {_factor(blocks)} // threads * {LANES}")
+            self.line(f"{hi} = {last} if thread == threads - 1 else (thread + 1) * {_factor(blocks)} // threads * {LANES}")
+            start, stop = lo, hi
+        exact = dims.is_known_multiple(extent, width)
+        small = isinstance(extent, int) and extent < width
+        if not small:
+            full = stop if exact else (str(int(extent) // width * width) if isinstance(extent, int) and not parallel else None)
+            if full is None:
+                if parallel:
+                    full = f"{start} + ({stop} - {start}) // {width} * {width}"
+                else:
+                    full = f"{_factor(stop)} // {width} * {width}"
+            with self.loop(f"for {stmt.variable} in range({start}, {full}, {width}):", stmt.variable, Vector(stmt.variable)):
+                for inner in stmt.body:
+                    self.statement(inner)
+        if exact:
+            return
+        if isinstance(extent, int) and not parallel:
+            tail, live = str(extent // width * width), str(extent % width)
+            with self.loop(f"for {stmt.variable} in range({tail}, {extent}, {width}):", stmt.variable, Vector(stmt.variable, live)):
+                for inner in stmt.body:
+                    self.statement(inner)
+            return
+        live = self.fresh("n")
+        begin = f"{start} + ({stop} - {start}) // {width} * {width}"
+        with self.loop(f"for {stmt.variable} in range({begin}, {stop}, {width}):", stmt.variable, Vector(stmt.variable, live)):
+            self.line(f"{live} = {stop} - {stmt.variable}")
+            for inner in stmt.body:
+                self.statement(inner)
+
+    @contextmanager
+    def loop(self, header: str, variable: str, vector: Vector | None = None) -> Iterator[None]:
+        outer = self.scopes[-1]
+        inner = Scope(outer.variables | {variable}, outer.indent + 1)
+        before = self.vector
+        if vector is not None:
+            self.vector = vector
+        self.scopes.append(inner)
+        yield
+        self.scopes.pop()
+        self.vector = before
+        outer.lines.append("    " * outer.indent + header)
+        outer.lines.extend(inner.lines or ["    " * inner.indent + "pass"])
+
+    def store(self, stmt: Store) -> None:
+        value = self.value(stmt.value)
+        dtype = self.program.buffers[stmt.buffer].value
+        p, v = f"p{stmt.buffer}", self.vector
+        if v is None:
+            self.line(f"vstore_part_{dtype}({p}, {self.dim(stmt.address)}, {value}, 1)")
+        else:
+            scale = coefficient(stmt.address, v.variable)
+            address = self.dim(stmt.address)
+            assert scale is not None and scale != 0, "a store walks with its vector variable"
+            part = f", {v.live}" if v.live else ""
+            suffix = "_part" if v.live else ""
+            if scale == 1:
+                self.line(f"vstore{suffix}_{dtype}({p}, {address}, {value}{part})")
+            else:
+                self.line(f"vstore_stride{suffix}_{dtype}({p}, {address}, {self.dim(scale)}, {value}{part})")
+        self.forget(stmt.buffer)
+        self.scopes[-1].names[self.key(Load(stmt.buffer, stmt.address, self.program.buffers[stmt.buffer]))] = value
+
+    def forget(self, buffer: int) -> None:
+        """After a store, loads from that buffer are not known any more."""
+        for scope in self.scopes:
+            for key in [k for k in scope.names if f"[{buffer}]" in k]:
+                del scope.names[key]
+
+    # ---- expressions ----
+
+    def value(self, e: Expr) -> str:
+        """The name (or short text) of a vector that holds `e`."""
+        for node in walk_outside_reduce(e):
+            self.define(node)
+        return self.name_of(e)
+
+    def define(self, e: Expr) -> None:
+        key = self.key(e)
+        scope = self.scope_for(e)
+        if any(key in s.names for s in self.scopes):
+            return
+        if isinstance(e, Reduce):
+            scope.names[key] = self.reduce(e)
+            return
+        if isinstance(e, Const):
+            scope.names[key] = f"splat_{e.dtype.value}({constant_text(e)})"
+            return
+        name = self.fresh("t")
+        text = self.text(e)
+        scope.lines.append("    " * scope.indent + f"{name} = {text}")
+        scope.names[key] = name
+
+    def name_of(self, e: Expr) -> str:
+        key = self.key(e)
+        for scope in reversed(self.scopes):
+            if key in scope.names:
+                return scope.names[key]
+        raise AssertionError(f"not computed yet: {e}")
+
+    def scope_for(self, e: Expr) -> Scope:
+        """The outermost scope where every variable of `e` is known."""
+        needed = self.variables(e)
+        if isinstance(e, Reduce):
+            return self.scopes[-1]
+        if self.vector is not None and (self.vector.variable in needed or self.vector.live):
+            return self.scopes[-1]
+        for scope in self.scopes:
+            if needed <= scope.variables:
+                return scope
+        raise AssertionError(f"unknown variables {needed - self.scopes[-1].variables}")
+
+    def variables(self, e: Expr) -> frozenset[str]:
+        found: set[str] = set()
+        for node in walk(e):
+            match node:
+                case Load(address=d) | LoadAt(address=d):
+                    found |= dims.names(d)
+                case IndexValue(index=d) | Random(index=d):
+                    found |= dims.names(d)
+        bound = {v for node in walk(e) if isinstance(node, Reduce) for v, _ in node.variables}
+        return frozenset(found - bound)
+
+    def text(self, e: Expr) -> str:
+        names = [self.name_of(c) for c in children(e)]
+        match e:
+            case Load():
+                return self.load(e)
+            case LoadAt(buffer=b, address=address, stride=stride, dtype=dtype):
+                index = f"{self.index_vector(address)} + {names[0]} * splat_i64({self.dim(stride)})"
+                if self.vector is not None and self.vector.live:
+                    return f"vgather_part_{dtype.value}(p{b}, {index}, {self.vector.live})"
+                return f"vgather_{dtype.value}(p{b}, {index})"
+            case IndexValue(index=d, dtype=dtype):
+                vector = self.index_vector(d)
+                return vector if dtype == DType.I64 else f"to_{dtype.value}({vector})"
+            case Unary(op="neg"):
+                return f"-{names[0]}"
+            case Unary(op="not"):
+                return f"~{names[0]}"
+            case Unary(op="isnan"):
+                return f"{names[0]} != {names[0]}"
+            case Unary(op=op):
+                return f"{FUNCTIONS[op]}({names[0]})"
+            case Binary(op="floordiv" | "mod" as op, x=x) if x.dtype.floating:
+                quotient = f"vfloor({names[0]} / {names[1]})"
+                return quotient if op == "floordiv" else f"{names[0]} - {quotient} * {names[1]}"
+            case Binary(op=op) if op in OPERATORS:
+                return f"{names[0]} {OPERATORS[op]} {names[1]}"
+            case Binary(op=op) if op in COMPARISONS:
+                return f"{names[0]} {COMPARISONS[op]} {names[1]}"
+            case Binary(op=op):
+                return f"{FUNCTIONS[op]}({names[0]}, {names[1]})"
+            case Select():
+                return f"where({names[0]}, {names[1]}, {names[2]})"
+            case Cast(dtype=dtype):
+                return f"to_{dtype.value}({names[0]})"
+            case Random(stream=stream, index=d, dtype=dtype):
+                return f"uniform_{dtype.value}(philox_bits({names[0]}, {stream}, {names[1]}, {self.index_vector(d)}))"
+        raise AssertionError(f"no text for {type(e).__name__}")
+
+    def load(self, e: Load) -> str:
+        dtype, p, v = e.dtype.value, f"p{e.buffer}", self.vector
+        address = self.dim(e.address)
+        if v is None:
+            return f"vbroadcast_{dtype}({p}, {address})"
+        scale = coefficient(e.address, v.variable)
+        if scale == 0:
+            return f"vbroadcast_{dtype}({p}, {address})"
+        part, suffix = (f", {v.live}", "_part") if v.live else ("", "")
+        if v.shift:
+            address = self.dim(dims.substitute(e.address, {v.variable: dims.name(v.variable) + v.shift}))
+        if scale == 1:
+            return f"vload{suffix}_{dtype}({p}, {address}{part})"
+        if isinstance(scale, int):
+            return f"vload_stride{suffix}_{dtype}({p}, {address}, {scale}{part})"
+        return f"vgather{suffix}_{dtype}({p}, {self.index_vector(e.address)}{part})"
+
+    def index_vector(self, d: Dim) -> str:
+        """An index as i64 lanes."""
+        v = self.vector
+        if v is None or v.variable not in dims.names(d):
+            return f"splat_i64({self.dim(d)})"
+        shifted = dims.substitute(d, {v.variable: dims.name(v.variable) + v.shift}) if v.shift else d
+        scale = coefficient(d, v.variable)
+        if scale == 1:
+            return f"iota_i64({self.dim(shifted)})"
+        if scale is not None:
+            rest = self.dim(dims.substitute(d, {v.variable: 0}))
+            return f"splat_i64({rest}) + iota_i64({v.variable} + {v.shift}) * splat_i64({self.dim(scale)})"
+        return self._polynomial_vector(d)
+
+    def _polynomial_vector(self, d: Dim) -> str:
+        """Index arithmetic lane by lane, where the vector variable stands inside a quotient."""
+        if isinstance(d, int):
+            return f"splat_i64({d})"
+        terms = []
+        for monomial, scale in d.terms:
+            factors = [f"splat_i64({scale})"] if scale != 1 or not monomial else []
+            for atom, power in monomial:
+                factors += [self._atom_vector(atom)] * power
+            terms.append(" * ".join(factors))
+        name = self.fresh("x")
+        self.line(f"{name} = {' + '.join(terms)}")
+        return name
+
+    def _atom_vector(self, atom: str | Quotient) -> str:
+        v = self.vector
+        assert v is not None
+        if isinstance(atom, str):
+            return f"iota_i64({atom} + {v.shift})" if atom == v.variable else f"splat_i64({atom})"
+        return f"ifloordiv({self._polynomial_vector(atom.numerator)}, {self._polynomial_vector(atom.denominator)})"
+
+    # ---- reductions ----
+
+    def reduce(self, e: Reduce) -> str:
+        if e.op.startswith("arg"):
+            return self.reduce_argument(e)
+        if e.vector:
+            return self.reduce_lanes(e)
+        return self.reduce_serial(e)
+
+    def combine(self, op: str, x: str, y: str) -> str:
+        return f"{x} + {y}" if op == "add" else f"{FUNCTIONS[op]}({x}, {y})"
+
+    def reduce_serial(self, e: Reduce) -> str:
+        """Loops in order; sums over several variables add up the sums of the inner ones, which keeps rounding errors small."""
+        (name, extent), *rest = e.variables
+        total = self.fresh("s")
+        self.line(f"{total} = {identity(e.op, e.dtype)}")
+        with self.loop(f"for {name} in range({self.dim(extent)}):", name):
+            inner = Reduce(e.op, tuple(rest), e.body, e.dtype) if rest else e.body
+            part = self.value(inner)
+            self.line(f"{total} = {self.combine(e.op, total, part)}")
+        return total
+
+    def reduce_lanes(self, e: Reduce) -> str:
+        """Over the 16 canonical lanes: element i of the last variable goes to lane i % 16, then one fixed tree."""
+        *outer, (name, extent) = e.variables
+        groups = LANES // self.width
+        accumulators = [self.fresh("s") for _ in range(groups)]
+        for a in accumulators:
+            self.line(f"{a} = {identity(e.op, e.dtype)}")
+        with self.nested(outer):
+            exact = dims.is_known_multiple(extent, LANES)
+            stop = self.dim(extent)
+            full = stop if exact else f"{_factor(stop)} // {LANES} * {LANES}"
+            if not (isinstance(extent, int) and extent < LANES):
+                with self.loop(f"for {name} in range(0, {full}, {LANES}):", name, Vector(name)):
+                    for group, a in enumerate(accumulators):
+                        self.vector = Vector(name, None, group * self.width)
+                        self.scopes[-1].names.clear()
+                        self.line(f"{a} = {self.combine(e.op, a, self.value(e.body))}")
+            if not exact:
+                with self.loop(f"for {name} in range({_factor(stop)} // {LANES} * {LANES}, {stop}, {LANES}):", name, Vector(name)):
+                    for group, a in enumerate(accumulators):
+                        live = self.fresh("n")
+                        self.line(f"{live} = min(max({stop} - {name} - {group * self.width}, 0), {self.width})")
+                        self.vector = Vector(name, live, group * self.width)
+                        self.scopes[-1].names.clear()
+                        value = self.value(e.body)
+                        self.line(f"{a} = where(iota_i64(0) < splat_i64({live}), {self.combine(e.op, a, value)}, {a})")
+        result = self.fresh("s")
+        self.line(f"{result} = reduce_{e.op}_{e.dtype.value}({', '.join(accumulators)})")
+        return result
+
+    @contextmanager
+    def nested(self, variables: list[tuple[str, Dim]]) -> Iterator[None]:
+        if not variables:
+            yield
+            return
+        (name, extent), *rest = variables
+        with self.loop(f"for {name} in range({self.dim(extent)}):", name), self.nested(rest):
+            yield
+
+    def reduce_argument(self, e: Reduce) -> str:
+        """The first index of the extreme; a NaN is more extreme than any number."""
+        best, where = self.fresh("s"), self.fresh("s")
+        infinity = "-inf" if e.op == "argmax" else "inf"
+        dtype = e.body.dtype
+        floating = dtype.floating
+        start = f"splat_{dtype.value}({infinity})" if floating else identity("max" if e.op == "argmax" else "min", dtype)
+        self.line(f"{best} = {start}")
+        self.line(f"{where} = splat_i64(0)")
+        linear: Dim = 0
+        for name, extent in e.variables:
+            linear = linear * extent + dims.name(name)
+        with self.nested(list(e.variables)):
+            value = self.value(e.body)
+            better = self.fresh("m")
+            sign = ">" if e.op == "argmax" else "<"
+            nan = f" | (({value} != {value}) & ~({best} != {best}))" if floating else ""
+            self.line(f"{better} = ({value} {sign} {best}){nan}")
+            self.line(f"{best} = where({better}, {value}, {best})")
+            self.line(f"{where} = where({better}, splat_i64({self.dim(linear)}), {where})")
+        return where
+
+    # ---- small things ----
+
+    def key(self, e: Expr) -> str:
+        """Equal text for equal expressions; loads show their buffer in brackets."""
+        cache: dict[int, str] = getattr(self, "_keys", {})
+        self._keys = cache
+        keep: list[Expr] = getattr(self, "_kept", [])
+        self._kept = keep
+        for node in walk(e):
+            if id(node) in cache:
+                continue
+            inner = ",".join(cache[id(c)] for c in children(node))
+            match node:
+                case Const(value=v, dtype=t):
+                    text = f"{v!r}:{t.value}"
+                case Load(buffer=b, address=d):
+                    text = f"L[{b}]({d})"
+                case LoadAt(buffer=b, address=d, stride=s):
+                    text = f"G[{b}]({d};{s};{inner})"
+                case IndexValue(index=d, dtype=t):
+                    text = f"I({d}):{t.value}"
+                case Random(stream=s, index=d, dtype=t):
+                    text = f"R{s}({d};{inner}):{t.value}"
+                case Reduce(op=op, variables=vs, vector=vector):
+                    text = f"{op}{vector}<{vs}>({inner})"
+                case Cast(dtype=t):
+                    text = f"to_{t.value}({inner})"
+                case Unary(op=op) | Binary(op=op):
+                    text = f"{op}({inner})"
+                case _:
+                    text = f"{type(node).__name__}({inner})"
+            cache[id(node)] = text
+            keep.append(node)  # an id is only unique while its object lives
+        return cache[id(e)]
+
+    def dim(self, d: Dim) -> str:
+        return dim_text(d)
+
+    def line(self, text: str) -> None:
+        self.scopes[-1].lines.append("    " * self.scopes[-1].indent + text)
+
+    def fresh(self, prefix: str) -> str:
+        self.counter += 1
+        return f"{prefix}{self.counter}"
+
+
+def walk_outside_reduce(e: Expr) -> Iterator[Expr]:
+    """Nodes in order, operands first; what stands inside a Reduce is left to the loop that it becomes."""
+    seen: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(e, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            yield node
+            continue
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        stack.append((node, True))
+        if not isinstance(node, Reduce):
+            stack.extend((c, False) for c in reversed(children(node)))
+
+
+def dim_text(d: Dim) -> str:
+    """An index as a Python expression."""
+    return str(d)
+
+
+def _factor(text: str) -> str:
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
+def constant_text(e: Const) -> str:
+    if e.dtype == DType.BOOL:
+        return "True" if e.value else "False"
+    if e.dtype.floating:
+        value = float(e.value)
+        if value != value:
+            return "nan"
+        if value in (float("inf"), float("-inf")):
+            return "inf" if value > 0 else "-inf"
+        return repr(value)
+    return str(int(e.value))
+
+
+def identity(op: str, dtype: DType) -> str:
+    """The vector that a reduction starts from."""
+    if op == "add":
+        return f"splat_{dtype.value}({'0.0' if dtype.floating else '0'})"
+    low = {"u8": "0", "i32": str(-(2**31)), "i64": str(-(2**63)), "bool": "False"}
+    high = {"u8": "255", "i32": str(2**31 - 1), "i64": str(2**63 - 1), "bool": "True"}
+    if dtype.floating:
+        return f"splat_{dtype.value}({'-inf' if op == 'max' else 'inf'})"
+    return f"splat_{dtype.value}({(low if op == 'max' else high)[dtype.value]})"
+
+
+def emit(program: LoopProgram, width: int, name: str = "kernel") -> str:
+    """The source of a kernel `name(row, thread, threads, batch)` for vectors of `width` lanes."""
+    return Emitter(width, program).source(name)
+
+
+

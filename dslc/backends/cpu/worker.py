@@ -1,0 +1,32 @@
+"""A compile worker: reads requests as JSON lines, answers each with an object file. Started by `build.py`.
+
+A process of its own keeps Numba out of the user's process, uses the other cores, and gives back all memory when it ends.
+"""
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+
+
+def main() -> None:
+    answer = sys.stdout
+    sys.stdout = sys.stderr  # nothing but answers may reach the pipe
+    from dslc.backends.cpu import native
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        begin = time.perf_counter()
+        try:
+            code, symbol, _ = native.compile_object(request["source"], request["entry"], request["width"])
+            reply = {"key": request["key"], "object": base64.b64encode(code).decode(), "symbol": symbol}
+        except Exception as error:  # the parent reports it with the kernel's source
+            reply = {"key": request["key"], "error": f"{type(error).__name__}: {error}"}
+        reply["seconds"] = time.perf_counter() - begin
+        answer.write(json.dumps(reply) + "\n")
+        answer.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""Graph -> nests: which values get memory, and the expression that computes each of them, everything between written inline.
+
+A value is materialised where it must be (a result, an operand of a contraction, a table that data indexes, a long sum) or
+where computing it again for every reader would cost more than a store and loads. Everything else is inlined: element-wise
+chains, broadcasts and views vanish into their consumers. A contraction or a long reduction absorbs the element-wise chain
+behind it as its epilogue.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dslc.diagnostics import Span
+from dslc.ir import dims
+from dslc.ir.dims import Dim
+from dslc.ir.graph import Graph, Op, Value
+from dslc.ir.loops import Acc, ContractionMap, Expr, Gathered, Random, Read, Reader, Reduce, Unary, Binary, var
+from dslc.ir.operator import OPERATORS
+from dslc.lowering.indices import rewrite, walk
+
+NOMINAL_BATCH = 32  # for weighing costs only
+UNROLLED = 16  # a reduction of at most so many elements is written out
+WORTH_STORING = 8  # scalar operations: about what a store and a load cost
+EXPENSIVE = {"exp": 12, "log": 14, "tanh": 16, "sigmoid": 16, "erf": 18, "sin": 20, "cos": 20, "pow": 30, "div": 5, "sqrt": 6, "rsqrt": 8}
+LARGEST_EXPRESSION = 160  # nodes; a longer chain is cut, so that kernels stay quick to compile
+
+
+@dataclass(frozen=True, slots=True)
+class Nest:
+    """One materialised value: `expr` is its element at `index` (one loop variable an axis), over Reads of materialised values.
+
+    Where `contraction` is set, `Acc` in `expr` stands for the finished sum of `a` times `b`.
+    """
+
+    value: Value
+    index: tuple[str, ...]
+    expr: Expr
+    span: Span | None
+    label: str
+    contraction: Contracted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contracted:
+    """The sum of products inside a nest: operands are graph values, read through `map`."""
+
+    map: ContractionMap
+    a: Value
+    b: Value
+    value: Value  # the contraction's own result, before the epilogue
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one operator's body looks like: number of reads of each input, cost of its own arithmetic, and its class."""
+
+    reads: Mapping[int, float]
+    cost: float
+    view: bool  # only renames elements
+    reduction: bool  # has a sum that is not written out
+    tables: frozenset[int]  # values that data indexes
+    draw: bool
+
+
+def elements(shape: tuple[Dim, ...]) -> float:
+    total = 1.0
+    for extent in shape:
+        total *= extent if isinstance(extent, int) else dims.evaluate(extent, dict.fromkeys(dims.names(extent), NOMINAL_BATCH))
+    return total
+
+
+def body_of(op: Op, index: tuple[Dim, ...], readers: tuple[Reader, ...]) -> Expr:
+    return OPERATORS[op.kind].body(index, *readers, **dict(op.attrs))
+
+
+def is_contraction(op: Op) -> bool:
+    return OPERATORS[op.kind].has("contraction")
+
+
+def _probe(value: Value) -> Reader:
+    return Reader(value.type, lambda index: Read(value.id, index, value.type.dtype), value.id)
+
+
+def shape_of(op: Op) -> Shape:
+    """Looks at an operator's body once, over fresh variables."""
+    out = op.output
+    index = tuple(var(f"p{n}") for n in range(out.type.rank))
+    e = body_of(op, index, tuple(_probe(v) for v in op.inputs))
+    reads: dict[int, float] = {}
+    cost, reduction, draw = 0.0, False, False
+    tables: set[int] = set()
+    inner = 1.0
+    for node in walk(e):
+        match node:
+            case Reduce():
+                size = elements(tuple(x for _, x in node.variables))
+                inner *= size
+                reduction |= size > UNROLLED or any(not isinstance(x, int) for _, x in node.variables)
+            case Unary() | Binary():
+                cost += EXPENSIVE.get(node.op, 1)
+            case Random():
+                draw = True
+            case Gathered():
+                tables.add(node.source)
+                cost += 4
+    scale = elements(out.type.shape)
+    for node in walk(e):
+        if isinstance(node, Read):
+            size = next(elements(v.type.shape) for v in op.inputs if v.id == node.source)
+            reads[node.source] = reads.get(node.source, 0.0) + max(1.0, inner * scale / max(size, 1.0))
+    return Shape(reads, cost * inner, isinstance(e, Read), reduction, frozenset(tables), draw)
+
+
+def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
+    """Values that get memory, and for each contraction's or reduction's result the last operator of the chain it absorbs."""
+    producer = graph.producers()
+    uses = graph.uses()
+    shapes = {op: shape_of(op) for op in graph.ops if op.kind != "constant"}
+    keep: set[Value] = set(graph.inputs) | set(graph.outputs)
+    for op in graph.ops:
+        if op.kind == "constant":
+            keep.add(op.output)
+        elif is_contraction(op):
+            keep.update(_base(v, producer, shapes) for v in op.inputs)
+        else:
+            keep.update(v for v in op.inputs if v.id in shapes[op].tables)
+    absorbed: dict[Value, Op] = {}
+    claimed: set[Op] = set()
+    work = _chain_costs(graph, shapes)
+    for op in reversed(graph.ops):
+        if op.kind == "constant":
+            continue
+        v = op.output
+        if is_contraction(op) or shapes[op].reduction:
+            end = _absorb(op, uses, shapes, keep, claimed, contraction=is_contraction(op))
+            absorbed[v] = end
+            keep.add(end.output)
+            continue
+        if v in keep or shapes[op].draw:
+            continue
+        times = 0.0
+        for user in uses.get(v, ()):
+            if is_contraction(user):
+                continue  # read through a view: its base is kept
+            times += shapes[user].reads.get(v.id, 1.0)
+        if work[v] * (times - 1) > WORTH_STORING or work[v] > LARGEST_EXPRESSION:
+            keep.add(v)
+    for op in graph.ops:  # a chain inside an epilogue belongs to its end, whatever the costs said
+        if op.kind != "constant" and op.output in absorbed and absorbed[op.output].output != op.output:
+            keep.discard(op.output)
+    return keep, absorbed
+
+
+def _base(value: Value, producer: Mapping[Value, Op], shapes: Mapping[Op, Shape]) -> Value:
+    """The value that a chain of views looks at."""
+    while value in producer and producer[value].kind != "constant" and not is_contraction(producer[value]) and shapes[producer[value]].view:
+        value = producer[value].inputs[0]
+    return value
+
+
+def _chain_costs(graph: Graph, shapes: Mapping[Op, Shape]) -> dict[Value, float]:
+    """Scalar operations for one element of each value if everything before it were inlined."""
+    work: dict[Value, float] = dict.fromkeys(graph.inputs, 0.0)
+    for op in graph.ops:
+        if op.kind == "constant":
+            work[op.output] = 0.0
+            continue
+        if is_contraction(op) or shapes[op].reduction:
+            work[op.output] = 0.0
+            continue
+        inputs = sum(work[v] for v in dict.fromkeys(op.inputs))
+        work[op.output] = shapes[op].cost + inputs
+        if work[op.output] > LARGEST_EXPRESSION:
+            work[op.output] = LARGEST_EXPRESSION + 1
+    return work
+
+
+def _absorb(
+    op: Op,
+    uses: Mapping[Value, list[Op]],
+    shapes: Mapping[Op, Shape],
+    keep: set[Value],
+    claimed: set[Op],
+    contraction: bool,
+) -> Op:
+    """The last operator of the element-wise chain behind a sum: same shape, one reader, one contraction a chain."""
+    end, length = op, 0
+    while end.output not in keep and len(uses.get(end.output, ())) == 1 and length < 40:
+        user = uses[end.output][0]
+        if is_contraction(user) or user.kind == "constant" or user in claimed or shapes[user].reduction or shapes[user].tables:
+            break
+        if user.output.type.shape != op.output.type.shape or not _pointwise(user, end.output):
+            break
+        end, length = user, length + 1
+        claimed.add(user)
+    return end
+
+
+def _pointwise(op: Op, value: Value) -> bool:
+    """Whether an operator reads `value` only at its own output's index."""
+    index = tuple(var(f"p{n}") for n in range(op.output.type.rank))
+    e = body_of(op, index, tuple(_probe(v) for v in op.inputs))
+    return all(node.index == index for node in walk(e) if isinstance(node, Read) and node.source == value.id)
+
+
+def fuse(graph: Graph) -> tuple[Nest, ...]:
+    """The nests of a graph, in an order in which each reads only earlier ones and the graph's inputs."""
+    keep, absorbed = materialised(graph)
+    producer = graph.producers()
+    ends = {end.output: op for op in graph.ops if op.kind != "constant" and op.output in absorbed for end in (absorbed[op.output],)}
+    nests = []
+    for op in graph.ops:
+        v = op.output if len(op.outputs) == 1 else None
+        if v is None or v not in keep or op.kind == "constant":
+            continue
+        root = ends.get(v)
+        names = tuple(f"i{n}" for n in range(v.type.rank))
+        contraction = root if root is not None and is_contraction(root) else None
+        e = _element(v, tuple(map(var, names)), keep, producer, contraction)
+        contracted = None
+        if contraction is not None:
+            map_ = OPERATORS[contraction.kind].contraction(*(x.type for x in contraction.inputs), **dict(contraction.attrs))
+            contracted = Contracted(map_, contraction.inputs[0], contraction.inputs[1], contraction.output, contraction.kind)
+        source = contraction or root or op
+        nests.append(Nest(v, names, e, source.span or op.span, source.kind if root is not None else op.kind, contracted))
+    return tuple(nests)
+
+
+def view_of(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Expr:
+    """The element of an operand as an expression over materialised values; a Read where it is only a view."""
+    return value_at(value, index, keep, producer)
+
+
+def value_at(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Expr:
+    """An element of any value: a Read where it has memory, else its definition."""
+    if value in keep or value not in producer:
+        return Read(value.id, index, value.type.dtype)
+    return _element(value, index, keep, producer, None)
+
+
+def _element(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op], contraction: Op | None) -> Expr:
+    memo: dict[tuple[Value, tuple[Dim, ...]], Expr] = {}
+
+    def read(v: Value, at: tuple[Dim, ...]) -> Expr:
+        if contraction is not None and v == contraction.output:
+            assert at == index, "an epilogue reads the sum at its own index"
+            return Acc(v.type.dtype)
+        if (v in keep and v != value) or v not in producer:
+            return Read(v.id, at, v.type.dtype)
+        if (v, at) not in memo:
+            memo[v, at] = define(v, at)
+        return memo[v, at]
+
+    def define(v: Value, at: tuple[Dim, ...]) -> Expr:
+        op = producer[v]
+        readers = tuple(Reader(x.type, lambda i, x=x: read(x, i), x.id) for x in op.inputs)  # type: ignore[misc]
+        return body_of(op, at, readers)
+
+    if contraction is not None and value == contraction.output:
+        return Acc(value.type.dtype)
+    return define(value, index)
+
+
+def unroll_small(e: Expr) -> Expr:
+    """Writes out reductions of a few elements: `max over a 2 x 2 window` becomes three `max`."""
+    from dslc.ir.loops import binary, const, select, unary
+    from dslc.ir.types import DType
+    from dslc.lowering.indices import substitute
+
+    def change(node: Expr) -> Expr:
+        if not isinstance(node, Reduce) or any(not isinstance(x, int) for _, x in node.variables):
+            return node
+        points: list[dict[str, Dim]] = [{}]
+        for name, extent in node.variables:
+            assert isinstance(extent, int)
+            points = [{**p, name: n} for p in points for n in range(extent)]
+        if len(points) > UNROLLED or not points:
+            return node
+        terms = [substitute(node.body, p) for p in points]
+        if not node.op.startswith("arg"):
+            total = terms[0]
+            for term in terms[1:]:
+                total = binary(node.op, total, term)
+            return total
+        best: Expr = terms[0]
+        where: Expr = const(0, DType.I64)
+        for n, term in enumerate(terms[1:], 1):
+            better = binary("gt" if node.op == "argmax" else "lt", term, best)
+            if term.dtype.floating:  # the first NaN wins
+                nan = binary("and", unary("isnan", term), unary("not", unary("isnan", best)))
+                better = binary("or", better, nan)
+            best, where = select(better, term, best), select(better, const(n, DType.I64), where)
+        return where
+
+    return rewrite(e, change)

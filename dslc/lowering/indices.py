@@ -1,0 +1,237 @@
+"""Index arithmetic: ranges of loop variables, coefficients, and expressions rewritten under a substitution."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from dslc.ir import dims
+from dslc.ir.dims import Dim, DimExpr, Quotient
+from dslc.ir.loops import (
+    Binary,
+    Cast,
+    Expr,
+    Gathered,
+    IndexValue,
+    Load,
+    LoadAt,
+    Random,
+    Read,
+    Reduce,
+    Select,
+    Unary,
+)
+
+Ranges = Mapping[str, tuple[int, int]]  # inclusive bounds of loop variables; a name that is missing is unknown
+
+
+def bounds(d: Dim, ranges: Ranges) -> tuple[int, int] | None:
+    """Inclusive bounds of an index, or None where a name has none."""
+    if isinstance(d, int):
+        return d, d
+    low = high = 0
+    for monomial, coefficient in d.terms:
+        lo, hi = 1, 1
+        for atom, power in monomial:
+            inner = _atom_bounds(atom, ranges)
+            if inner is None:
+                return None
+            for _ in range(power):
+                corners = [a * b for a in (lo, hi) for b in inner]
+                lo, hi = min(corners), max(corners)
+        corners = [lo * coefficient, hi * coefficient]
+        low, high = low + min(corners), high + max(corners)
+    return low, high
+
+
+def _atom_bounds(atom: str | Quotient, ranges: Ranges) -> tuple[int, int] | None:
+    if isinstance(atom, str):
+        return ranges.get(atom)
+    if not isinstance(atom.denominator, int) or atom.denominator <= 0:
+        return None
+    inner = bounds(atom.numerator, ranges)
+    return None if inner is None else (inner[0] // atom.denominator, inner[1] // atom.denominator)
+
+
+def simplify(d: Dim, ranges: Ranges) -> Dim:
+    """Quotients whose numerator's range lies within one step become constants: `i // 5 = 0` for 0 <= i < 5."""
+    if isinstance(d, int) or not any(isinstance(a, Quotient) for m, _ in d.terms for a, _ in m):
+        return d
+    total: Dim = 0
+    for monomial, coefficient in d.terms:
+        term: Dim = coefficient
+        for atom, power in monomial:
+            factor: Dim = dims.name(atom) if isinstance(atom, str) else _simplify_quotient(atom, ranges)
+            for _ in range(power):
+                term = term * factor
+        total = total + term
+    return total
+
+
+def _simplify_quotient(atom: Quotient, ranges: Ranges) -> Dim:
+    numerator = simplify(atom.numerator, ranges)
+    if isinstance(numerator, DimExpr) and isinstance(atom.denominator, int):
+        denominator = atom.denominator
+        # (d*x + r) // d = x where 0 <= r < d: split the terms that d divides from the rest
+        whole = dims.floor_divide(_divisible_part(numerator, denominator), denominator)
+        rest = numerator - _divisible_part(numerator, denominator)
+        inside = bounds(rest, ranges)
+        if inside is not None and inside[0] // denominator == inside[1] // denominator:
+            return whole + inside[0] // denominator
+    return dims.floor_divide(numerator, atom.denominator)
+
+
+def _divisible_part(d: DimExpr, divisor: int) -> Dim:
+    total: Dim = 0
+    for monomial, coefficient in d.terms:
+        if coefficient % divisor == 0:
+            total = total + DimExpr(((monomial, coefficient),), hash(((monomial, coefficient),))) if monomial else total + coefficient
+    return total
+
+
+def coefficient(d: Dim, variable: str) -> Dim | None:
+    """The factor of a variable in an index that is affine in it, 0 where it is absent, None where it stands in a quotient or a square."""
+    if isinstance(d, int):
+        return 0
+    total: Dim = 0
+    for monomial, scale in d.terms:
+        rest: Dim = scale
+        found = False
+        for atom, power in monomial:
+            if atom == variable:
+                if power != 1:
+                    return None
+                found = True
+                continue
+            if isinstance(atom, Quotient) and variable in dims.names(atom_expr(atom)):
+                return None
+            for _ in range(power):
+                rest = rest * (dims.name(atom) if isinstance(atom, str) else atom_expr(atom))
+        if found:
+            total = total + rest
+    return total
+
+
+def atom_expr(atom: Quotient) -> Dim:
+    return dims.floor_divide(atom.numerator, atom.denominator)
+
+
+def quotients(d: Dim) -> Iterator[Quotient]:
+    """Every quotient atom in an index, nested ones included."""
+    if isinstance(d, int):
+        return
+    for monomial, _ in d.terms:
+        for atom, _power in monomial:
+            if isinstance(atom, Quotient):
+                yield atom
+                yield from quotients(atom.numerator)
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """The scalar operands of an expression."""
+    match e:
+        case Unary(x=x) | Cast(x=x):
+            return (x,)
+        case Binary(x=x, y=y):
+            return (x, y)
+        case Select(condition=c, x=x, y=y):
+            return (c, x, y)
+        case Reduce(body=b):
+            return (b,)
+        case Gathered(at=at) | LoadAt(at=at):
+            return (at,)
+        case Random(seed=s, counter=c):
+            return (s, c)
+    return ()
+
+
+def with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
+    """The same node over other operands."""
+    match e:
+        case Unary() | Cast():
+            return replace(e, x=new[0])
+        case Binary():
+            return replace(e, x=new[0], y=new[1])
+        case Select():
+            return replace(e, condition=new[0], x=new[1], y=new[2])
+        case Reduce():
+            return replace(e, body=new[0])
+        case Gathered() | LoadAt():
+            return replace(e, at=new[0])
+        case Random():
+            return replace(e, seed=new[0], counter=new[1])
+    return e
+
+
+def walk(e: Expr) -> Iterator[Expr]:
+    """Every distinct node once, operands first."""
+    seen: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(e, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            yield node
+            continue
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        stack.append((node, True))
+        stack.extend((c, False) for c in reversed(children(node)))
+
+
+def rewrite(e: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """Bottom-up: operands first, then `change` of the node; shared nodes stay shared."""
+    done: dict[int, Expr] = {}
+    for node in walk(e):
+        old = children(node)
+        new = tuple(done[id(c)] for c in old)
+        same = all(a is b for a, b in zip(old, new, strict=True))
+        done[id(node)] = change(node if same else with_children(node, new))
+    return done[id(e)]
+
+
+def map_indices(e: Expr, change: Callable[[Dim], Dim]) -> Expr:
+    """Rewrite every index in an expression."""
+
+    def node(n: Expr) -> Expr:
+        match n:
+            case Read(index=index) | Gathered(index=index):
+                return replace(n, index=tuple(map(change, index)))
+            case IndexValue(index=index) | Random(index=index):
+                return replace(n, index=change(index))
+            case Load(address=address):
+                return replace(n, address=change(address))
+            case LoadAt(address=address, stride=stride):
+                return replace(n, address=change(address), stride=change(stride))
+            case Reduce(variables=variables):
+                return replace(n, variables=tuple((v, change(x)) for v, x in variables))
+        return n
+
+    return rewrite(e, node)
+
+
+def indices(e: Expr) -> Iterator[Dim]:
+    """Every index and address in an expression."""
+    for n in walk(e):
+        match n:
+            case Read(index=index) | Gathered(index=index):
+                yield from index
+            case IndexValue(index=index) | Random(index=index):
+                yield index
+            case Load(address=address) | LoadAt(address=address):
+                yield address
+
+
+def substitute(e: Expr, mapping: Mapping[str, Dim]) -> Expr:
+    return map_indices(e, lambda d: dims.substitute(d, mapping))
+
+
+def variables_of(e: Expr, bound: Iterable[str] = ()) -> frozenset[str]:
+    """Names of loop variables (and the batch) that the value of an expression depends on."""
+    names: set[str] = set()
+    inner: set[str] = set(bound)
+    for n in walk(e):
+        if isinstance(n, Reduce):
+            inner.update(v for v, _ in n.variables)
+    for d in indices(e):
+        names |= dims.names(d)
+    return frozenset(names - inner)

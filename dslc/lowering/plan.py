@@ -1,0 +1,145 @@
+"""Lowered steps -> a `ProgramPlan`: offsets of buffers, kernel calls with their arguments, and where threads must meet."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dslc.ir import dims
+from dslc.ir.dims import Dim
+from dslc.ir.graph import Value
+from dslc.ir.module import PortKind
+from dslc.ir.plan import BufferPlan, Extent, PortPlan, ProgramPlan, StepPlan
+from dslc.ir.types import TensorType
+from dslc.lowering.lower import Lowered, Place, Step
+from dslc.lowering.memory import Interval, aligned, assign
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes of one region that a step touches."""
+
+    region: str
+    name: str
+    start: int
+    end: int
+
+    def meets(self, other: Range) -> bool:
+        return self.region == other.region and self.name == other.name and self.start < other.end and other.start < self.end
+
+
+def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> ProgramPlan:
+    """The plan of one program; `kernels` names the kernel of each step by position."""
+    life = _lives(lowered)
+    batch = lowered.source.batch
+    sizes = {v: _unit_bytes(v, lowered.places[v], batch) for v in life}
+    fixed = [Interval(v, *life[v], size) for v, (size, scales) in sizes.items() if not scales]
+    scaled = [Interval(v, *life[v], size) for v, (size, scales) in sizes.items() if scales]
+    fixed_offsets, fixed_bytes = assign(fixed)
+    batch_offsets, batch_bytes = assign(scaled)
+    settings = [p.name for p in lowered.source.inputs if p.kind in (PortKind.SETTING, PortKind.SEED, PortKind.COUNTER)]
+    buffers: list[BufferPlan] = []
+    where: dict[Value, int] = {}
+
+    def buffer(value: Value) -> int:
+        if value in where:
+            return where[value]
+        place = lowered.places[value]
+        shape = _shape(value.type, batch)
+        size, scales = _unit_bytes(value, place, batch)
+        if place.region == "arena":
+            region = "batch" if scales else "fixed"
+            offset = (batch_offsets if scales else fixed_offsets)[value]
+            flat: tuple[Extent, ...] = (aligned(size) // value.type.dtype.size,)
+            plan = BufferPlan(f"%{value.id}", value.type.dtype.value, (("N", flat[0]),) if scales else flat, region, offset, aligned(size))
+        else:
+            offset = 8 * settings.index(place.name) if place.region == "setting" else 0
+            nbytes = 8 if place.region == "setting" else size
+            plan = BufferPlan(place.name, value.type.dtype.value, shape, place.region, offset, nbytes)
+        where[value] = len(buffers)
+        buffers.append(plan)
+        return where[value]
+
+    ranges = [_touched(step, lowered, fixed_offsets, batch_offsets, sizes) for step in lowered.steps]
+    steps = []
+    barrier = _barriers(ranges)
+    for number, step in enumerate(lowered.steps):
+        args = tuple((buffer(v), 0) for v in step.args)
+        steps.append(StepPlan(kernels[number], args, step.serial, barrier[number], step.label, str(step.span or "")))
+    inputs, ports = [], []
+    for value, port in zip(lowered.source.graph.inputs, lowered.source.inputs, strict=True):
+        if port.kind == PortKind.INPUT:
+            inputs.append(PortPlan(port.name, value.type.dtype.value, _shape(value.type, batch), buffer(value)))
+        elif port.kind != PortKind.BUFFER:
+            default = port.default if port.default is not None else 0
+            ports.append(PortPlan(port.name, value.type.dtype.value, (), buffer(value), default))
+    outputs = []
+    writes = []
+    for value, port in zip(lowered.outputs, lowered.source.outputs, strict=True):
+        if port.kind == PortKind.BUFFER:
+            writes.append(port.name)
+        else:
+            outputs.append(PortPlan(port.name, value.type.dtype.value, _shape(value.type, batch), buffer(value)))
+    return ProgramPlan(
+        lowered.source.name, tuple(buffers), tuple(steps), tuple(inputs), tuple(outputs), tuple(ports), (),
+        fixed_bytes, batch_bytes, 0, lowered.bound if batch else None, tuple(dict.fromkeys(writes)),
+    )  # fmt: skip
+
+
+def _lives(lowered: Lowered) -> dict[Value, tuple[int, int]]:
+    """First and last step of every value in the arena."""
+    life: dict[Value, tuple[int, int]] = {}
+    for number, step in enumerate(lowered.steps):
+        for value in step.args:
+            if lowered.places[value].region == "arena":
+                first, _ = life.get(value, (number, number))
+                life[value] = (first, number)
+    return life
+
+
+def _unit_bytes(value: Value, place: Place, batch: str | None) -> tuple[int, bool]:
+    """Bytes (an example, where the size grows with the batch), and whether it grows."""
+    size: Dim = place.layout.size
+    if isinstance(size, int):
+        return size * value.type.dtype.size, False
+    assert batch is not None
+    return dims.evaluate(size, {batch: 1}) * value.type.dtype.size, True
+
+
+def _shape(t: TensorType, batch: str | None) -> tuple[Extent, ...]:
+    shape: list[Extent] = []
+    for extent in t.shape:
+        if isinstance(extent, int):
+            shape.append(extent)
+        else:
+            assert batch is not None
+            shape.append(("N", dims.evaluate(extent, {batch: 1})))
+    return tuple(shape)
+
+
+def _touched(
+    step: Step, lowered: Lowered, fixed: Mapping[object, int], scaled: Mapping[object, int], sizes: Mapping[Value, tuple[int, bool]]
+) -> tuple[list[Range], list[Range]]:
+    def range_of(value: Value) -> Range:
+        place = lowered.places[value]
+        if place.region != "arena":
+            return Range(place.region, place.name, 0, 1)
+        size, grows = sizes[value]
+        start = (scaled if grows else fixed)[value]
+        return Range("batch" if grows else "fixed", "", start, start + aligned(size))
+
+    return [range_of(v) for v in step.reads], [range_of(v) for v in step.writes]
+
+
+def _barriers(ranges: list[tuple[list[Range], list[Range]]]) -> list[bool]:
+    """A barrier stands after a step where the next one touches what a step since the last barrier wrote, or writes what it read."""
+    flags = [False] * len(ranges)
+    read: list[Range] = []
+    written: list[Range] = []
+    for number, (reads, writes) in enumerate(ranges):
+        clash = any(w.meets(r) for w in written for r in [*reads, *writes]) or any(r.meets(w) for r in read for w in writes)
+        if clash:
+            flags[number - 1] = True
+            read, written = [], []
+        read += reads
+        written += writes
+    return flags

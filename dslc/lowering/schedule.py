@@ -1,0 +1,219 @@
+"""A nest becomes loops: axes are split where indices divide, merged where memory is contiguous, and one of them is vectorised.
+
+Every choice depends on the nest and its layouts alone, never on the number of lanes or threads, so that results do not either.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dslc.ir import dims
+from dslc.ir.dims import Dim
+from dslc.ir.loops import Expr, For, IndexValue, Load, LoadAt, Random, Reduce, Stmt, Store
+from dslc.lowering.indices import bounds, coefficient, indices, map_indices, quotients, rewrite, simplify, substitute, walk
+
+BATCH = "batch"
+SMALL_WORK = 12_000  # scalar operations; less is not worth meeting at a barrier for
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """One nest, scheduled: loop variables with extents from the outermost, the vector variable (if any) last."""
+
+    loops: tuple[tuple[str, Dim], ...]
+    vector: str | None
+    stores: tuple[Store, ...]
+    rows: str | None  # the loop variable that walks axis 0 of the value, where nothing was merged into it
+    work: float  # scalar operations, at a nominal batch
+
+
+def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound: int, keep_rows: bool) -> Loops:
+    """Loops over `axes` around stores at their addresses. `keep_rows` keeps axis 0 apart, so that kernels can share it."""
+    ranges = {name: (0, _largest(extent, bound) - 1) for name, extent in axes} | {BATCH: (1, bound)}
+    for store in stores:
+        for node in walk(store.value):
+            if isinstance(node, Reduce):
+                ranges |= {name: (0, _largest(extent, bound) - 1) for name, extent in node.variables}
+    stores = tuple(_simplified(s, ranges) for s in stores)
+    stores, axes, ranges = _split(stores, axes, ranges)
+    axes = tuple((name, extent) for name, extent in axes if extent != 1)
+    stores = tuple(_substituted(s, {n: 0 for n, e in ranges.items() if e == (0, 0)}) for s in stores)
+    stores, axes = _merge(stores, axes, keep_rows)
+    vector, reduced = _choose_vector(stores, axes, bound)
+    if vector is not None:
+        axes = (*(a for a in axes if a[0] != vector), next(a for a in axes if a[0] == vector))
+    elif reduced is not None:
+        stores = tuple(_vectorised(s, reduced, bound) for s in stores)
+    rows = axes[0][0] if axes and axes[0][0] != vector else None
+    return Loops(axes, vector, stores, rows, _work(stores, axes))
+
+
+def _largest(extent: Dim, bound: int) -> int:
+    return max(1, extent if isinstance(extent, int) else dims.evaluate(extent, {BATCH: bound}))
+
+
+def _simplified(store: Store, ranges: Mapping[str, tuple[int, int]]) -> Store:
+    return Store(store.buffer, simplify(store.address, ranges), map_indices(store.value, lambda d: simplify(d, ranges)))
+
+
+def _substituted(store: Store, mapping: Mapping[str, Dim]) -> Store:
+    if not mapping:
+        return store
+    return Store(store.buffer, dims.substitute(store.address, mapping), substitute(store.value, mapping))
+
+
+def _all_indices(stores: tuple[Store, ...]) -> list[Dim]:
+    return [d for s in stores for d in (s.address, *indices(s.value))]
+
+
+def _split(
+    stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], ranges: Mapping[str, tuple[int, int]]
+) -> tuple[tuple[Store, ...], tuple[tuple[str, Dim], ...], dict[str, tuple[int, int]]]:
+    """`i // k` where k divides i's extent: i = k * outer + inner, and both are loops of their own."""
+    ranges = dict(ranges)
+    for _ in range(8):
+        wanted = _splittable(stores, axes)
+        if wanted is None:
+            break
+        name, factor = wanted
+        outer, inner = f"{name}o", f"{name}t"
+        extent = dict(axes)[name]
+        new_axes: list[tuple[str, Dim]] = []
+        for axis in axes:
+            new_axes += [(outer, dims.floor_divide(extent, factor)), (inner, factor)] if axis[0] == name else [axis]
+        axes = tuple(new_axes)
+        high = ranges[name][1]
+        ranges |= {outer: (0, high // factor), inner: (0, factor - 1)}
+        mapping = {name: dims.name(outer) * factor + dims.name(inner)}
+        stores = tuple(_simplified(_substituted(s, mapping), ranges) for s in stores)
+    return stores, axes, ranges
+
+
+def _splittable(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> tuple[str, int] | None:
+    extents = dict(axes)
+    found: set[tuple[str, int]] = set()
+    for d in _all_indices(stores):
+        for q in quotients(d):
+            if not isinstance(q.denominator, int):
+                continue
+            for name in dims.names(q.numerator) & extents.keys():
+                scale = coefficient(q.numerator, name)
+                if not isinstance(scale, int) or scale == 0 or q.denominator % scale:
+                    continue
+                factor = q.denominator // scale
+                if factor > 1 and dims.is_known_multiple(extents[name], factor) and extents[name] != factor:
+                    found.add((name, factor))
+    return min(found, key=lambda f: (f[1], f[0])) if found else None
+
+
+def _merge(
+    stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], keep_rows: bool
+) -> tuple[tuple[Store, ...], tuple[tuple[str, Dim], ...]]:
+    """Neighbouring loops that walk every operand as one become one longer loop."""
+    merged = True
+    while merged:
+        merged = False
+        first = 1 if keep_rows else 0
+        for at in range(first, len(axes) - 1):
+            (outer, many), (inner, few) = axes[at], axes[at + 1]
+            if not isinstance(few, int):
+                continue
+            every = _all_indices(stores)
+            fits = all(
+                (a := coefficient(d, outer)) is not None and (b := coefficient(d, inner)) is not None and a == b * few for d in every
+            )
+            if fits and not any(outer in dims.names(x) or inner in dims.names(x) for _, x in _reduce_extents(stores)):
+                stores = tuple(_substituted(s, {outer: 0}) for s in stores)
+                axes = (*axes[:at], (inner, many * few), *axes[at + 2 :])
+                merged = True
+                break
+    return stores, axes
+
+
+def _reduce_extents(stores: tuple[Store, ...]) -> list[tuple[str, Dim]]:
+    return [v for s in stores for n in walk(s.value) if isinstance(n, Reduce) for v in n.variables]
+
+
+def _access_cost(d: Dim, name: str) -> float:
+    scale = coefficient(d, name)
+    if scale is None or not isinstance(scale, int):
+        return 10.0
+    return {0: 0.3, 1: 1.0}.get(scale, 3.0 if scale == 2 else 7.0)
+
+
+def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound: int) -> tuple[str | None, str | None]:
+    """The loop variable to vectorise, or else the reduction variable that runs over the canonical lanes."""
+    reduces = {v: e for v, e in _reduce_extents(stores)}
+    vector_reduce = all(not n.op.startswith("arg") for s in stores for n in walk(s.value) if isinstance(n, Reduce))
+    best: tuple[float, int, str, bool] | None = None
+    candidates = [(name, extent, False) for name, extent in axes]
+    if vector_reduce and reduces and len({n for s in stores for n in walk(s.value) if isinstance(n, Reduce)}) >= 1:
+        last = {n.variables[-1][0] for s in stores for n in walk(s.value) if isinstance(n, Reduce)}
+        candidates += [(name, extent, True) for name, extent in reduces.items() if name in last]
+    for position, (name, extent, is_reduce) in enumerate(candidates):
+        size = extent if isinstance(extent, int) else 32
+        full = -(-size // 16) * 16 / size
+        cost = 0.0
+        for s in stores:
+            if not is_reduce:
+                cost += 2 * max(_access_cost(s.address, name), 1.0)
+            for node in walk(s.value):
+                if isinstance(node, Load):
+                    weight = 1.0 if not is_reduce or any(v in dims.names(node.address) for v in reduces) else 0.1
+                    cost += weight * _access_cost(node.address, name)
+                elif isinstance(node, LoadAt):
+                    cost += 8.0
+                elif isinstance(node, IndexValue | Random) and coefficient(node.index, name) is None:
+                    cost += 8.0
+        cost = max(cost, 0.5) * full
+        if is_reduce:
+            cost += 20.0 / size * 16
+        key = (cost, -position, name, is_reduce)
+        if best is None or key < best:
+            best = key
+    if best is None:
+        return None, None
+    return (None, best[2]) if best[3] else (best[2], None)
+
+
+def _vectorised(store: Store, name: str, bound: int) -> Store:
+    def change(e: Expr) -> Expr:
+        if isinstance(e, Reduce) and not e.op.startswith("arg"):
+            order = tuple(v for v in e.variables if v[0] != name)
+            mine = tuple(v for v in e.variables if v[0] == name)
+            return replace(e, variables=order + mine, vector=bool(mine)) if mine else e
+        return e
+
+    return Store(store.buffer, store.address, rewrite(store.value, change))
+
+
+def _work(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> float:
+    total = 1.0
+    for _, extent in axes:
+        total *= extent if isinstance(extent, int) else dims.evaluate(extent, {BATCH: 32})
+    inner = 0.0
+    for s in stores:
+        for node in walk(s.value):
+            inner += 1.0
+            if isinstance(node, Reduce):
+                size = 1.0
+                for _, extent in node.variables:
+                    size *= extent if isinstance(extent, int) else dims.evaluate(extent, {BATCH: 32})
+                inner += size * sum(1 for _ in walk(node.body))
+    return total * inner
+
+
+def nest_of(loops: Loops, parallel: bool) -> tuple[Stmt, ...]:
+    """The loop statements of one scheduled nest; with `parallel` its outermost loop is split over the threads."""
+    body: tuple[Stmt, ...] = loops.stores
+    for depth, (name, extent) in reversed(list(enumerate(loops.loops))):
+        vector = name == loops.vector
+        first = parallel and depth == 0
+        kind = ("parallel vector" if first else "vector") if vector else ("parallel" if first else "serial")
+        body = (For(name, extent, kind, body),)
+    return body
+
+
+def symbolic_bounds(d: Dim, bound: int) -> tuple[int, int] | None:
+    """Bounds of an index over the batch alone."""
+    return bounds(d, {BATCH: (1, bound)})
