@@ -1,0 +1,597 @@
+"""The thread pool's machine code: LLVM IR text, with a picture of the state that it shares with `pool.py`.
+
+A *job* is a list of groups. A group is the steps up to a barrier; it has as many shares as there are threads (one, where all
+its steps are serial). A share is claimed by compare-and-swap before it is run, so that it runs once whoever runs it:
+
+- thread p claims its own shares first (p, p + workers, ...): data stays in its caches;
+- one that has nothing to do for a few microseconds takes any share that nobody has claimed yet. A worker that is still asleep, was
+  never started, died in a fork or lost its processor therefore holds nobody up, unless it stopped inside a share;
+- who completes a group's last share publishes the next group. That is the barrier.
+
+Which thread runs a share never changes what it computes. A thread that lags behind reads nothing but the pool's state until a
+claim succeeds, and a claim succeeds only while its group is open: the caller need not wait for threads that do nothing.
+
+Waiting is: spin, then sched_yield, then sleep on the epoch (futex). State words, 64-bit, byte offsets:
+
+    0 EPOCH   counts published groups; 8 + 16 * (epoch % 2): GROUP and SHARES of that epoch (0 shares: idle). Two slots, so that
+              a reader who finds EPOCH unchanged after reading its slot has read one consistent pair
+  128 COMPLETED shares of this group          256 workers asleep (a flag)      264 caller asleep (a flag)
+  384 MUTEX   0 free, 1 held, 2 held and awaited
+  512 JOB, 520 ERROR, 528 STOP, 536 WORKERS, 544 STEAL, 552 SPIN, 560 IDLE, 568 YIELDS (turns of the wait loop)
+  640 + 128 * share: CLAIM, the epoch in which this share was last claimed
+
+A job: [threads, batch, profile, number of groups] then groups of three words [first row, end row, shares], then a zero word. A row:
+[kernel, words in this row, flags (1: serial), number of the row, arguments ...]. A profile, where not 0, is two clock readings
+in nanoseconds for each row and share.
+"""
+
+from __future__ import annotations
+
+STATE_BYTES = 640
+CLAIM_BYTES = 128
+EPOCH, JOB, ERROR, STOP, WORKERS, STEAL, SPIN, IDLE, YIELDS, CLAIMS = 0, 512, 520, 528, 536, 544, 552, 560, 568, 640
+SERIAL = 1
+BARRIER = 2
+ROW_HEADER_WORDS = 4
+JOB_HEADER_WORDS = 4
+IMPORTS = ("syscall", "pthread_create", "sched_yield", "clock_gettime")
+EXPORTS = ("dslc_start", "dslc_launch", "dslc_alone", "dslc_stop", "dslc_spin")
+
+_PARTS = {
+    "x86_64": {
+        "PAUSE": "call void @llvm.x86.sse2.pause()",
+        "FUTEX": "202",
+        "DECLARE": """
+declare void @llvm.x86.sse2.pause()
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+define internal i64 @read_float_control() {
+  %slot = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %slot)
+  %all = load i32, ptr %slot
+  %control = and i32 %all, 65472
+  %wide = zext i32 %control to i64
+  ret i64 %wide
+}
+define internal void @write_float_control(i64 %value) {
+  %slot = alloca i32
+  %narrow = trunc i64 %value to i32
+  store i32 %narrow, ptr %slot
+  call void @llvm.x86.sse.ldmxcsr(ptr %slot)
+  ret void
+}""",
+        "FLOAT_DEFAULT": "8064",
+    },
+    "aarch64": {
+        "PAUSE": "call void @llvm.aarch64.hint(i32 1)",
+        "FUTEX": "98",
+        "DECLARE": """
+declare void @llvm.aarch64.hint(i32)
+declare i64 @llvm.aarch64.get.fpcr()
+declare void @llvm.aarch64.set.fpcr(i64)
+define internal i64 @read_float_control() {
+  %value = call i64 @llvm.aarch64.get.fpcr()
+  ret i64 %value
+}
+define internal void @write_float_control(i64 %value) {
+  call void @llvm.aarch64.set.fpcr(i64 %value)
+  ret void
+}""",
+        "FLOAT_DEFAULT": "0",
+    },
+}
+
+# Locals are stack slots; the optimiser turns them into registers. Loads of shared words are acquire or stronger: free on x86-64.
+_CODE = """
+declare i64 @syscall(i64, ...)
+declare i32 @pthread_create(ptr, ptr, ptr, ptr)
+declare i32 @sched_yield()
+declare i32 @clock_gettime(i32, ptr)
+{DECLARE}
+
+define internal ptr @word(ptr %state, i64 %offset) alwaysinline {
+  %p = getelementptr i8, ptr %state, i64 %offset
+  ret ptr %p
+}
+
+define internal i64 @read(ptr %state, i64 %offset) alwaysinline {
+  %p = getelementptr i8, ptr %state, i64 %offset
+  %v = load atomic i64, ptr %p acquire, align 8
+  ret i64 %v
+}
+
+; FUTEX_WAIT_BITSET and FUTEX_WAKE_BITSET, private; both return whatever the kernel says: every caller checks again
+define internal void @sleep_on(ptr %word, i64 %seen, i64 %who) noinline {
+  %expected = trunc i64 %seen to i32
+  call i64 (i64, ...) @syscall(i64 {FUTEX}, ptr %word, i64 137, i32 %expected, ptr null, ptr null, i64 %who)
+  ret void
+}
+
+define internal void @wake(ptr %word, i64 %who) noinline {
+  call i64 (i64, ...) @syscall(i64 {FUTEX}, ptr %word, i64 138, i64 2147483647, ptr null, ptr null, i64 %who)
+  ret void
+}
+
+; wakes those who wait for the epoch where the flag at `offset` says that somebody sleeps (who: 1 workers, 2 caller)
+define internal void @wake_sleepers(ptr %state, i64 %offset, i64 %who) alwaysinline {
+  %flag = getelementptr i8, ptr %state, i64 %offset
+  %seen = load atomic i64, ptr %flag seq_cst, align 8
+  %none = icmp eq i64 %seen, 0
+  br i1 %none, label %done, label %take
+take:
+  %was = atomicrmw xchg ptr %flag, i64 0 seq_cst
+  %other = icmp eq i64 %was, 0
+  br i1 %other, label %done, label %call
+call:
+  call void @wake(ptr %state, i64 %who)
+  br label %done
+done:
+  ret void
+}
+
+; makes `group` (a record, or null: idle) the current one
+define internal void @publish(ptr %state, ptr %group, i64 %shares) {
+  %completed = getelementptr i8, ptr %state, i64 128
+  store atomic i64 0, ptr %completed monotonic, align 8
+  %old = load atomic i64, ptr %state monotonic, align 8
+  %epoch = add i64 %old, 1
+  %parity = and i64 %epoch, 1
+  %at = mul i64 %parity, 16
+  %group_at = add i64 %at, 8
+  %shares_at = add i64 %at, 16
+  %group_word = getelementptr i8, ptr %state, i64 %group_at
+  %shares_word = getelementptr i8, ptr %state, i64 %shares_at
+  %group_number = ptrtoint ptr %group to i64
+  store atomic i64 %group_number, ptr %group_word monotonic, align 8
+  store atomic i64 %shares, ptr %shares_word monotonic, align 8
+  %ignored = atomicrmw xchg ptr %state, i64 %epoch seq_cst
+  %idle = icmp eq i64 %shares, 0
+  br i1 %idle, label %finished, label %more
+finished:
+  call void @wake_sleepers(ptr %state, i64 264, i64 2)
+  ret void
+more:
+  %many = icmp ugt i64 %shares, 1
+  br i1 %many, label %all, label %done
+all:
+  call void @wake_sleepers(ptr %state, i64 256, i64 1)
+  call void @wake_sleepers(ptr %state, i64 264, i64 2)
+  br label %done
+done:
+  ret void
+}
+
+define internal i1 @claim(ptr %state, i64 %epoch, i64 %share) alwaysinline {
+  %from = mul i64 %share, 128
+  %offset = add i64 %from, 640
+  %p = getelementptr i8, ptr %state, i64 %offset
+  %old = load atomic i64, ptr %p monotonic, align 8
+  %late = icmp uge i64 %old, %epoch
+  br i1 %late, label %no, label %try
+try:
+  %pair = cmpxchg ptr %p, i64 %old, i64 %epoch seq_cst monotonic
+  %won = extractvalue { i64, i1 } %pair, 1
+  ret i1 %won
+no:
+  ret i1 false
+}
+
+define internal i64 @now() noinline {
+  %time = alloca [2 x i64]
+  call i32 @clock_gettime(i32 1, ptr %time)
+  %s = load i64, ptr %time
+  %second = getelementptr i8, ptr %time, i64 8
+  %ns = load i64, ptr %second
+  %big = mul i64 %s, 1000000000
+  %sum = add i64 %big, %ns
+  ret i64 %sum
+}
+
+; one share of the rows of a group; returns 0, or (row number + 1) << 32 | status of the last kernel that failed
+define internal i64 @run_rows(ptr %group, ptr %job, i64 %share) {
+  %slots = alloca [8 x i64]
+  %row.slot = alloca ptr
+  %error.slot = alloca i64
+  store i64 0, ptr %error.slot
+  %threads = load i64, ptr %job
+  %batch.word = getelementptr i8, ptr %job, i64 8
+  %batch = load i64, ptr %batch.word
+  %profile.word = getelementptr i8, ptr %job, i64 16
+  %profile = load i64, ptr %profile.word
+  %first = load ptr, ptr %group
+  %end.word = getelementptr i8, ptr %group, i64 8
+  %end = load ptr, ptr %end.word
+  store ptr %first, ptr %row.slot
+  br label %loop
+loop:
+  %row = load ptr, ptr %row.slot
+  %over = icmp eq ptr %row, %end
+  br i1 %over, label %leave, label %step
+step:
+  %words.word = getelementptr i8, ptr %row, i64 8
+  %words = load i64, ptr %words.word
+  %bytes = mul i64 %words, 8
+  %next = getelementptr i8, ptr %row, i64 %bytes
+  store ptr %next, ptr %row.slot
+  %flags.word = getelementptr i8, ptr %row, i64 16
+  %flags = load i64, ptr %flags.word
+  %serial.bit = and i64 %flags, 1
+  %serial = icmp ne i64 %serial.bit, 0
+  %other = icmp ne i64 %share, 0
+  %skip = and i1 %serial, %other
+  br i1 %skip, label %loop, label %run
+run:
+  %number.word = getelementptr i8, ptr %row, i64 24
+  %number = load i64, ptr %number.word
+  %kernel = load ptr, ptr %row
+  %args.word = getelementptr i8, ptr %row, i64 32
+  %args = ptrtoint ptr %args.word to i64
+  %timed = icmp ne i64 %profile, 0
+  br i1 %timed, label %measure, label %plain
+plain:
+  %status.plain = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %threads, i64 %batch)
+  br label %check
+measure:
+  %begin = call i64 @now()
+  %status.timed = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %threads, i64 %batch)
+  %finish = call i64 @now()
+  %line = mul i64 %number, %threads
+  %cell = add i64 %line, %share
+  %offset = mul i64 %cell, 16
+  %address = add i64 %profile, %offset
+  %out = inttoptr i64 %address to ptr
+  store i64 %begin, ptr %out
+  %out.end = getelementptr i8, ptr %out, i64 8
+  store i64 %finish, ptr %out.end
+  br label %check
+check:
+  %status = phi i32 [ %status.plain, %plain ], [ %status.timed, %measure ]
+  %good = icmp eq i32 %status, 0
+  br i1 %good, label %loop, label %fail
+fail:
+  %one = add i64 %number, 1
+  %high = shl i64 %one, 32
+  %low = zext i32 %status to i64
+  %error = or i64 %high, %low
+  store i64 %error, ptr %error.slot
+  br label %loop
+leave:
+  %result = load i64, ptr %error.slot
+  ret i64 %result
+}
+
+; runs a claimed share and publishes the next group if it was the last; returns whether it was
+define internal i1 @run_share(ptr %state, ptr %group, i64 %shares, i64 %share) {
+  %job.number = call i64 @read(ptr %state, i64 512)
+  %job = inttoptr i64 %job.number to ptr
+  %error = call i64 @run_rows(ptr %group, ptr %job, i64 %share)
+  %bad = icmp ne i64 %error, 0
+  br i1 %bad, label %tell, label %complete
+tell:
+  %error.word = getelementptr i8, ptr %state, i64 520
+  store atomic i64 %error, ptr %error.word monotonic, align 8
+  br label %complete
+complete:
+  %completed = getelementptr i8, ptr %state, i64 128
+  %before = atomicrmw add ptr %completed, i64 1 seq_cst
+  %count = add i64 %before, 1
+  %last = icmp eq i64 %count, %shares
+  br i1 %last, label %advance, label %no
+advance:
+  %next = getelementptr i8, ptr %group, i64 24
+  %first = load i64, ptr %next
+  %end = icmp eq i64 %first, 0
+  br i1 %end, label %idle, label %more
+idle:
+  call void @publish(ptr %state, ptr null, i64 0)
+  ret i1 true
+more:
+  %shares.word = getelementptr i8, ptr %next, i64 16
+  %next.shares = load i64, ptr %shares.word
+  call void @publish(ptr %state, ptr %next, i64 %next.shares)
+  ret i1 true
+no:
+  ret i1 false
+}
+
+; claims and runs shares from, from + stride, ...; bit 0: this thread published the next group, bit 1: it ran something
+define internal i64 @run_shares(ptr %state, i64 %epoch, ptr %group, i64 %shares, i64 %from, i64 %stride) {
+  %share.slot = alloca i64
+  %ran.slot = alloca i64
+  store i64 %from, ptr %share.slot
+  store i64 0, ptr %ran.slot
+  br label %loop
+loop:
+  %share = load i64, ptr %share.slot
+  %next = add i64 %share, %stride
+  store i64 %next, ptr %share.slot
+  %more = icmp ult i64 %share, %shares
+  br i1 %more, label %try, label %no
+try:
+  %mine = call i1 @claim(ptr %state, i64 %epoch, i64 %share)
+  br i1 %mine, label %run, label %loop
+run:
+  store i64 2, ptr %ran.slot
+  %last = call i1 @run_share(ptr %state, ptr %group, i64 %shares, i64 %share)
+  br i1 %last, label %yes, label %loop
+yes:
+  ret i64 3
+no:
+  %ran = load i64, ptr %ran.slot
+  ret i64 %ran
+}
+
+; the life of a thread inside the pool: until the epoch reaches `until` (the caller) or the pool stops (a worker)
+define internal void @participate(ptr %state, i64 %me, i64 %until) {
+  %seen.slot = alloca i64
+  %turns.slot = alloca i64
+  %eager.slot = alloca i1
+  %helped.slot = alloca i1
+  %delay.slot = alloca i64
+  %group.slot = alloca ptr
+  %shares.slot = alloca i64
+  store i64 0, ptr %seen.slot
+  store i64 0, ptr %turns.slot
+  store i1 false, ptr %eager.slot
+  store i1 false, ptr %helped.slot
+  store i64 0, ptr %delay.slot
+  store ptr null, ptr %group.slot
+  store i64 0, ptr %shares.slot
+  %workers = call i64 @read(ptr %state, i64 536)
+  %steal = call i64 @read(ptr %state, i64 544)
+  %steal.part = lshr i64 %steal, 4
+  %soon = add i64 %steal.part, 1
+  %spin = call i64 @read(ptr %state, i64 552)
+  %idle = call i64 @read(ptr %state, i64 560)
+  %yields = call i64 @read(ptr %state, i64 568)
+  %is.worker = icmp ne i64 %me, 0
+  br label %loop
+loop:
+  %epoch = load atomic i64, ptr %state acquire, align 8
+  %finished = icmp uge i64 %epoch, %until
+  br i1 %finished, label %leave, label %look
+look:
+  %seen = load i64, ptr %seen.slot
+  %same = icmp eq i64 %epoch, %seen
+  br i1 %same, label %wait, label %new
+new:
+  %parity = and i64 %epoch, 1
+  %at = mul i64 %parity, 16
+  %group.at = add i64 %at, 8
+  %shares.at = add i64 %at, 16
+  %group.number = call i64 @read(ptr %state, i64 %group.at)
+  %shares = call i64 @read(ptr %state, i64 %shares.at)
+  %again = load atomic i64, ptr %state acquire, align 8
+  %torn = icmp ne i64 %again, %epoch
+  br i1 %torn, label %loop, label %consistent
+consistent:
+  %group = inttoptr i64 %group.number to ptr
+  store i64 %epoch, ptr %seen.slot
+  store i64 0, ptr %turns.slot
+  ; who had to help last time helps sooner: the others seem to have no processor
+  %helped.last = load i1, ptr %helped.slot
+  %delay.new = select i1 %helped.last, i64 %soon, i64 %steal
+  store i64 %delay.new, ptr %delay.slot
+  store i1 false, ptr %helped.slot
+  store ptr %group, ptr %group.slot
+  store i64 %shares, ptr %shares.slot
+  %stop = call i64 @read(ptr %state, i64 528)
+  %stopping = icmp ne i64 %stop, 0
+  %stop.me = and i1 %stopping, %is.worker
+  br i1 %stop.me, label %leave, label %own
+own:
+  ; a single share goes to whoever published it, without waiting for thread 0
+  %eager = load i1, ptr %eager.slot
+  %single = icmp eq i64 %shares, 1
+  %take = and i1 %eager, %single
+  %from = select i1 %take, i64 0, i64 %me
+  %did = call i64 @run_shares(ptr %state, i64 %epoch, ptr %group, i64 %shares, i64 %from, i64 %workers)
+  %advanced = trunc i64 %did to i1
+  store i1 %advanced, ptr %eager.slot
+  br label %loop
+wait:
+  %turns.old = load i64, ptr %turns.slot
+  %turns = add i64 %turns.old, 1
+  store i64 %turns, ptr %turns.slot
+  %open = load i64, ptr %shares.slot
+  %busy = icmp ne i64 %open, 0
+  %limit = select i1 %busy, i64 %spin, i64 %idle
+  %delay = load i64, ptr %delay.slot
+  %steal.now = icmp eq i64 %turns, %delay
+  %help = and i1 %busy, %steal.now
+  br i1 %help, label %others, label %patience
+others:
+  %open.group = load ptr, ptr %group.slot
+  %did.others = call i64 @run_shares(ptr %state, i64 %epoch, ptr %open.group, i64 %open, i64 0, i64 1)
+  %advanced.others = trunc i64 %did.others to i1
+  store i1 %advanced.others, ptr %eager.slot
+  %helped = icmp ne i64 %did.others, 0
+  store i1 %helped, ptr %helped.slot
+  br label %loop
+patience:
+  %spinning = icmp ult i64 %turns, %limit
+  br i1 %spinning, label %relax, label %tired
+relax:
+  {PAUSE}
+  br label %loop
+tired:
+  %with.yields = add i64 %limit, %yields
+  %yielding = icmp ult i64 %turns, %with.yields
+  %polite = and i1 %yielding, %busy
+  br i1 %polite, label %yield, label %sleep
+yield:
+  call i32 @sched_yield()
+  br label %loop
+sleep:
+  ; the flag is set before the kernel compares the epoch: whoever publishes after that sees the flag, or the kernel the new epoch
+  %flag.at = select i1 %is.worker, i64 256, i64 264
+  %who = select i1 %is.worker, i64 1, i64 2
+  %flag = getelementptr i8, ptr %state, i64 %flag.at
+  %ignored = atomicrmw xchg ptr %flag, i64 1 seq_cst
+  call void @sleep_on(ptr %state, i64 %epoch, i64 %who)
+  br label %loop
+leave:
+  ret void
+}
+
+define internal ptr @worker(ptr %record) {
+  call void @write_float_control(i64 {FLOAT_DEFAULT})
+  %state.number = load i64, ptr %record
+  %state = inttoptr i64 %state.number to ptr
+  %me.word = getelementptr i8, ptr %record, i64 8
+  %me = load i64, ptr %me.word
+  call void @participate(ptr %state, i64 %me, i64 -1)
+  ret ptr null
+}
+
+; dslc_start(handle, record = [state, thread]): 0, or why pthread_create failed
+define i32 @dslc_start(ptr %handle, ptr %record) {
+  %status = call i32 @pthread_create(ptr %handle, ptr null, ptr @worker, ptr %record)
+  ret i32 %status
+}
+
+define internal void @lock(ptr %state) {
+  %mutex = getelementptr i8, ptr %state, i64 384
+  %pair = cmpxchg ptr %mutex, i64 0, i64 1 seq_cst seq_cst
+  %free = extractvalue { i64, i1 } %pair, 1
+  br i1 %free, label %done, label %contended
+contended:
+  %was = atomicrmw xchg ptr %mutex, i64 2 seq_cst
+  %mine = icmp eq i64 %was, 0
+  br i1 %mine, label %done, label %sleep
+sleep:
+  call void @sleep_on(ptr %mutex, i64 2, i64 4)
+  br label %contended
+done:
+  ret void
+}
+
+define internal void @unlock(ptr %state) {
+  %mutex = getelementptr i8, ptr %state, i64 384
+  %was = atomicrmw xchg ptr %mutex, i64 0 seq_cst
+  %awaited = icmp eq i64 %was, 2
+  br i1 %awaited, label %tell, label %done
+tell:
+  call void @wake(ptr %mutex, i64 4)
+  br label %done
+done:
+  ret void
+}
+
+; flush-to-zero and rounding modes that other libraries set must not change results: kernels run under the default
+define internal i64 @enter_float() {
+  %old = call i64 @read_float_control()
+  %same = icmp eq i64 %old, {FLOAT_DEFAULT}
+  br i1 %same, label %done, label %set
+set:
+  call void @write_float_control(i64 {FLOAT_DEFAULT})
+  br label %done
+done:
+  ret i64 %old
+}
+
+define internal void @leave_float(i64 %old) {
+  %same = icmp eq i64 %old, {FLOAT_DEFAULT}
+  br i1 %same, label %done, label %set
+set:
+  call void @write_float_control(i64 %old)
+  br label %done
+done:
+  ret void
+}
+
+; dslc_launch(state, job): runs a job that has at least one group; 0, or (row number + 1) << 32 | status
+define i64 @dslc_launch(ptr %state, ptr %job) {
+  %float = call i64 @enter_float()
+  call void @lock(ptr %state)
+  %job.word = getelementptr i8, ptr %state, i64 512
+  %error.word = getelementptr i8, ptr %state, i64 520
+  %job.number = ptrtoint ptr %job to i64
+  store atomic i64 %job.number, ptr %job.word monotonic, align 8
+  store atomic i64 0, ptr %error.word monotonic, align 8
+  %groups.word = getelementptr i8, ptr %job, i64 24
+  %groups = load i64, ptr %groups.word
+  %epoch = load atomic i64, ptr %state acquire, align 8
+  %first = add i64 %epoch, 1
+  %until = add i64 %first, %groups
+  %group = getelementptr i8, ptr %job, i64 32
+  %shares.word = getelementptr i8, ptr %group, i64 16
+  %shares = load i64, ptr %shares.word
+  call void @publish(ptr %state, ptr %group, i64 %shares)
+  call void @participate(ptr %state, i64 0, i64 %until)
+  %error = load atomic i64, ptr %error.word acquire, align 8
+  call void @unlock(ptr %state)
+  call void @leave_float(i64 %float)
+  ret i64 %error
+}
+
+; dslc_alone(job): the same without a pool, for one thread
+define i64 @dslc_alone(ptr %job) {
+  %float = call i64 @enter_float()
+  %group.slot = alloca ptr
+  %error.slot = alloca i64
+  store i64 0, ptr %error.slot
+  %start = getelementptr i8, ptr %job, i64 32
+  store ptr %start, ptr %group.slot
+  br label %loop
+loop:
+  %group = load ptr, ptr %group.slot
+  %first = load i64, ptr %group
+  %end = icmp eq i64 %first, 0
+  br i1 %end, label %leave, label %run
+run:
+  %error = call i64 @run_rows(ptr %group, ptr %job, i64 0)
+  %old = load i64, ptr %error.slot
+  %bad = icmp ne i64 %error, 0
+  %kept = select i1 %bad, i64 %error, i64 %old
+  store i64 %kept, ptr %error.slot
+  %next = getelementptr i8, ptr %group, i64 24
+  store ptr %next, ptr %group.slot
+  br label %loop
+leave:
+  call void @leave_float(i64 %float)
+  %result = load i64, ptr %error.slot
+  ret i64 %result
+}
+
+; dslc_stop(state): every worker leaves; join the handles before this code is freed
+define void @dslc_stop(ptr %state) {
+  call void @lock(ptr %state)
+  %stop = getelementptr i8, ptr %state, i64 528
+  store atomic i64 1, ptr %stop seq_cst, align 8
+  call void @publish(ptr %state, ptr null, i64 0)
+  call void @wake(ptr %state, i64 1)
+  call void @unlock(ptr %state)
+  ret void
+}
+
+; dslc_spin(turns): as long as that many turns of the wait loop take, to find out how long one is
+define void @dslc_spin(ptr %state, i64 %turns) {
+  %left.slot = alloca i64
+  store i64 %turns, ptr %left.slot
+  br label %loop
+loop:
+  %left = load i64, ptr %left.slot
+  %done = icmp eq i64 %left, 0
+  br i1 %done, label %leave, label %turn
+turn:
+  %epoch = load atomic i64, ptr %state acquire, align 8
+  {PAUSE}
+  %less = sub i64 %left, 1
+  store i64 %less, ptr %left.slot
+  br label %loop
+leave:
+  ret void
+}
+"""
+
+
+def pool_ir(machine: str) -> str | None:
+    """The pool's IR for a machine (`platform.machine()`), or None where there is no pool: there, everything runs on one thread."""
+    parts = _PARTS.get({"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower()))
+    if parts is None:
+        return None
+    text = _CODE
+    for name, value in parts.items():
+        text = text.replace("{" + name + "}", value)
+    return text
