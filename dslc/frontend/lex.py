@@ -259,7 +259,8 @@ class _Scanner:
         """Report what is no token, and put in its place what was most likely meant."""
         if kind == "BAD_NUMBER":
             self.report("DL0008", f"`{_short(value)}` is not a number", span, _number_hint(value))
-            self.add("SIZE" if re.fullmatch(r"[0-9]+[kKMGT]i?[bB]?", value) else "INT", "1", start, span)
+            is_size = re.fullmatch(r"[0-9]+[kKMGT]i?[bB]?", value) is not None
+            self.add("SIZE" if is_size else "INT", "1GiB" if is_size else "1", start, span)
         elif kind == "WORD":
             message = f"`{_short(value)}` is not a name: names are ASCII letters, digits and `_`"
             self.report("DL0007", message, span, _ascii_hint(value))

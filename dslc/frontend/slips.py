@@ -139,11 +139,13 @@ def _foreign_word(m: Mistake) -> Diagnostic | None:
     for word, fits in ((token, where_items_stand), (last, where_statements_stand)):
         if word is not None and fits and str(word) in _FOREIGN_STARTS:
             return Diagnostic("DL0018", f"`{word}` is not in this language", m.at(word), hint=_FOREIGN_STARTS[str(word)])
-    if token is None or last is None or token.type != "EQUAL" or last.type not in _OPERATORS or last.end_pos != token.start_pos:
+    follower = m.after()
+    if token is None or follower is None or last is None or token.type not in _OPERATORS or follower.type != "EQUAL":
         return None
-    target = m.before(2)
-    hint = f"nothing mutates; write `{target} = {target} {last} ...`"
-    return Diagnostic("DL0018", f"`{last}=` is not in this language", m.at(last).to(m.at(token)), hint=hint)
+    if follower.start_pos != token.end_pos or not where_statements_stand:
+        return None
+    hint = f"nothing mutates; write `{last} = {last} {token} ...`"
+    return Diagnostic("DL0018", f"`{token}=` is not in this language", m.at(token).to(m.at(follower)), hint=hint)
 
 
 def _not_an_item(m: Mistake) -> Diagnostic | None:
@@ -196,21 +198,12 @@ def _reserved_name(m: Mistake) -> Diagnostic | None:
     token, last = m.token, m.before()
     if token is None:
         return None
-    if str(token) in reserved_words() and m.accepts & {"NAME"}:
-        follower = m.after()
-        as_name = follower is not None and follower.type in {
-            "EQUAL",
-            "COMMA",
-            "COLON",
-            "RPAR",
-            "RSQB",
-            "LPAR",
-            "LSQB",
-            "DOT",
-            "IN",
-            "LBRACE",
-        }
-        if m.accepts == {"NAME"} or (as_name and "LPAR" in m.accepts) or (as_name and not _begins_statement(token)):
+    follower = m.after()
+    if str(token) in reserved_words() and "NAME" in m.accepts and follower is not None:
+        behind_names = {"EQUAL", "COMMA", "COLON", "DOT", "IN", "RPAR", "RSQB"}
+        if not (m.starts_line() and _begins_statement(token)):
+            behind_names |= {"LPAR", "LSQB", "LBRACE"} | _OPERATORS
+        if follower.type in behind_names:
             return _reserved(m, token)
     if (
         last is not None
