@@ -14,7 +14,6 @@ import numpy as np
 
 from dslc.data.description import Array, DataDescription, Field, refuse
 
-
 _RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255), "bool": (0, 1)}
 
 

@@ -1,0 +1,395 @@
+"""The training loop: batches in, steps, metrics, evaluation, checkpoints, and a position from which the same bits follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from time import perf_counter
+from typing import SupportsFloat
+
+from dslc.data import Batches, DataSet, Field, from_python, open_data
+from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.ir.recipe import Recipe
+from dslc.training import checkpoint
+from dslc.training.checkpoint import Checkpoint, RunState, StageHook
+from dslc.training.interrupt import Interrupted, InterruptGuard
+from dslc.training.protocol import EpochReport, Observer, RunInfo, RunReport, StepReport, TrainingProgram
+
+_PROGRESS_SECONDS = 0.1
+_NEVER = 2**62
+_MOST_PENDING = 64  # steps whose results are not yet read
+
+
+def open_recipe_data(recipe: Recipe, *, folders: Sequence[Path] = (), given: object = None) -> DataSet:
+    """The data of a recipe: what the caller `given`s (see `dslc.data.arrays`), else the source that the recipe names."""
+    fields = [Field(f.name, f.dtype.value, f.shape) for f in recipe.fields]
+    if given is not None:
+        return from_python(given, fields)
+    return open_data(recipe.source, fields, folders=folders, base=recipe.base, span=recipe.span)
+
+
+def checkpoint_path(recipe: Recipe, folder: Path) -> Path | None:
+    """Where the recipe saves: a name within `folder`, which is not the text's to choose. Error: DL0728 for a name that leads out."""
+    if recipe.save is None:
+        return None
+    name = PurePath(recipe.save.path)
+    if not name.name or name.is_absolute() or ".." in name.parts or "\0" in recipe.save.path:
+        raise _refused("DL0728", f"the recipe '{recipe.name}' saves to '{recipe.save.path}'", "a recipe saves within the folder of the run")
+    return folder / name
+
+
+class Fit:
+    """Trains `program` by `recipe` on `data`: iterate over its epochs, or `run()` it.
+
+    The file that the recipe saves is in `folder`. With `resume` the run goes on from that file, if it is there, and ends with the
+    same bits as an uninterrupted one. `fault` is called at the stages of saving, for tests that kill the process there.
+
+    Errors: DL0721 to DL0728. Ctrl-C within an epoch saves and raises `Interrupted`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        program: TrainingProgram,
+        data: DataSet,
+        *,
+        folder: Path | None = None,
+        resume: bool = False,
+        info: RunInfo | None = None,
+        observers: Sequence[Observer] = (),
+        log_every: int = 100,
+        fault: StageHook | None = None,
+    ):
+        assert log_every >= 1, "steps between records"
+        self.recipe = recipe
+        self.program = program
+        self.data = data
+        self.info = info or RunInfo()
+        self.path = checkpoint_path(recipe, folder or Path.cwd())
+        self.history: list[EpochReport] = []
+        self._observers = tuple(observers)
+        self._log_every = log_every
+        self._fault = fault
+        self._guard = InterruptGuard()
+        self._announced = False
+
+        if program.max_batch is not None and recipe.batch > program.max_batch:
+            raise _refused(
+                "DL0720",
+                f"the batch of {recipe.batch} is larger than the program's bound of {program.max_batch}",
+                f"train with at most {program.max_batch}, or raise the bound of the batch dimension",
+            )
+        described = [data.description[f.name] for f in program.inputs]
+        self._batches = Batches(data.train, described, recipe.batch)
+        self._test_batches = Batches(data.test, described, recipe.batch) if data.test and recipe.validate else None
+        a_epoch = -(-data.train.count // recipe.batch)
+        self._last_epoch = recipe.epochs or (1 if recipe.steps is None else _NEVER)
+        self._last_step = recipe.steps or _NEVER
+        self._total = min(self._last_step, self._last_epoch * a_epoch)  # updates, if the batch never changes
+        self._epochs = -(-self._total // a_epoch)
+        self._settings: dict[str, float | int] = {**dict(recipe.settings), "seed": recipe.seed, "step": 0, "total": self._total}
+
+        self._epoch = 0  # epochs that are complete
+        self._example = 0  # examples of the current epoch that are done
+        self._step = 0  # updates in all
+        self._seconds = 0.0  # of the current epoch
+        self._tally = _Tally()
+        self._saved: tuple[int, int, int] | None = None  # the position of the checkpoint that is in place
+        self._saved_time = perf_counter()
+        self._fingerprint = ""
+        self._resumed = self._resume() if resume else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs or steps of the recipe are done, and the last epoch is reported."""
+        return self._epoch >= self._last_epoch or (self._step >= self._last_step and self._example == 0)
+
+    @property
+    def step(self) -> int:
+        """Updates so far, those before a resumption included."""
+        return self._step
+
+    def run(self) -> tuple[EpochReport, ...]:
+        """Trains to the end and returns the reports of all epochs, those before a resumption included."""
+        with self._guard:
+            for _ in self:
+                pass
+        return tuple(self.history)
+
+    def __iter__(self) -> Iterator[EpochReport]:
+        while not self.finished:
+            with self._guard:  # not while the caller has the report: then Ctrl-C is the caller's
+                report = self._run_epoch()
+            yield report
+
+    def save(self) -> Path | None:
+        """Writes a checkpoint of this moment, if the recipe saves; not during an epoch's iteration."""
+        position = self._epoch, self._example, self._step
+        if self.path is None or self._saved == position:
+            return self.path
+        started = perf_counter()
+        checkpoint.save(self.path, Checkpoint(self.program.state(), self._state(), self.data.description.to_json()), self._fault)
+        self._saved_time = perf_counter()
+        self._saved = position
+        for observer in self._observers:
+            observer.saved(self.path, self._step, self._saved_time - started)
+        return self.path
+
+    def _run_epoch(self) -> EpochReport:
+        outcome = "failed"
+        try:
+            self._announce()
+            self._train()
+            report = self._report(self._evaluate())
+            self.history.append(report)
+            self._epoch, self._example, self._seconds, self._tally = self._epoch + 1, 0, 0.0, _Tally()
+            for observer in self._observers:
+                observer.epoch(report)
+            every = self.recipe.save.every_epochs if self.recipe.save else None
+            if self.finished or (every is not None and self._epoch % every == 0):
+                self.save()
+            if self._guard.requested and not self.finished:
+                self._stop()
+            outcome = "finished"
+        except Interrupted:
+            outcome = "interrupted"
+            raise
+        finally:
+            if self.finished or outcome != "finished":
+                for observer in self._observers:
+                    observer.finished(outcome, self._step)
+        return report
+
+    def _train(self) -> None:
+        """The steps of this epoch that are left. Results are read, and everything else is looked after, only now and then."""
+        if self._step >= self._last_step:
+            return
+        program, settings, guard = self.program, self._settings, self._guard
+        pending: list[tuple[Mapping[str, SupportsFloat], int]] = []
+        watch = _Watch(self)
+        step, due, alarm = self._step, watch.due, watch.alarm
+        for batch, count in self._batches.shuffled(self.recipe.seed, self._epoch, self._example):
+            settings["step"] = step
+            pending.append((program.step(batch, settings), count))
+            step += 1
+            if step >= alarm or perf_counter() >= due or guard.requested:
+                self._drain(pending)
+                watch.look()
+                due, alarm = watch.due, watch.alarm
+                if step >= self._last_step:
+                    break
+        self._drain(pending)
+        watch.stop()
+
+    def _drain(self, pending: list[tuple[Mapping[str, SupportsFloat], int]]) -> None:
+        """Reads the results of the steps since the last call and moves the position past them."""
+        for metrics, count in pending:
+            self._step += 1
+            self._example += count
+            loss = self._tally.add(metrics, count)
+            if not math.isfinite(loss):
+                kept = f"; the checkpoint of an earlier step is in {self.path}" if self._saved else ""
+                raise _refused(
+                    "DL0726",
+                    f"the loss is {loss} at step {self._step} (epoch {self._epoch + 1}){kept}",
+                    "lower the learning rate, clip the gradients (`clip = 1.0`), or look for a division by zero or log of zero",
+                )
+        pending.clear()
+
+    def _evaluate(self) -> Mapping[str, float]:
+        """Means over the test examples, where this epoch is to be validated."""
+        done = self._epoch + 1
+        last = done >= self._last_epoch or self._step >= self._last_step
+        if self._test_batches is None or not (done % self.recipe.validate == 0 or last):
+            return {}
+        tally = _Tally()
+        for batch, count in self._test_batches.in_order():
+            tally.add(self.program.evaluate(batch), count)
+            if self._guard.requested:
+                self._stop()
+        return tally.means()
+
+    def _stop(self) -> None:
+        """Saves and raises `Interrupted`."""
+        raise Interrupted(self._step, self.save())
+
+    def _report(self, test: Mapping[str, float]) -> EpochReport:
+        speed = self._tally.count / self._seconds if self._seconds > 0 else 0.0
+        return EpochReport(self._epoch + 1, self._step, self._tally.means(), test, self._seconds, speed)
+
+    def _announce(self) -> None:
+        if self._announced:
+            return
+        self._announced = True
+        pictures = any(f.full is not None for f in self.data.description.fields)
+        run = RunReport(
+            recipe=self.recipe.name,
+            data=self.data.name,
+            examples=self.data.train.count,
+            test_examples=self.data.test.count if self.data.test else 0,
+            data_bytes=self.data.nbytes,
+            unit="images" if pictures else "examples",
+            epochs=self._epochs,
+            steps=self._total,
+            batch=self.recipe.batch,
+            seed=self.recipe.seed,
+            settings=dict(self.recipe.settings),
+            info=self.info,
+            resumed=self._resumed,
+            history=tuple(self.history),
+        )
+        for observer in self._observers:
+            observer.started(run)
+
+    def _state(self) -> RunState:
+        self._fingerprint = self._fingerprint or self.data.fingerprint()
+        return RunState(
+            epoch=self._epoch,
+            example=self._example,
+            step=self._step,
+            seed=self.recipe.seed,
+            batch=self.recipe.batch,
+            data=self._fingerprint,
+            source_digest=self.info.source_digest,
+            sums=dict(self._tally.sums),
+            counted=self._tally.count,
+            seconds=self._seconds,
+            history=tuple(self.history),
+        )
+
+    def _resume(self) -> int | None:
+        """Takes over the checkpoint's state and returns its step; None where there is no checkpoint yet."""
+        if self.path is None:
+            raise _refused(
+                "DL0721", f"the recipe '{self.recipe.name}' saves nothing to resume from", 'add `save Model as "file.safetensors"`'
+            )
+        if not self.path.exists():
+            self._note(f"there is no checkpoint {self.path} yet: training from the beginning")
+            return None
+        loaded = checkpoint.load(self.path)
+        run = loaded.run
+        if run.seed != self.recipe.seed:
+            raise _refused(
+                "DL0727",
+                f"{self.path} was trained with seed {run.seed}, this run asks for {self.recipe.seed}",
+                f"resume with --seed {run.seed}, or train anew without --resume",
+            )
+        if run.data != self.data.fingerprint():
+            raise _refused("DL0727", f"{self.path} was trained on other data than '{self.data.name}'", "resume with the same data")
+        checkpoint.check_fit(loaded.tensors, self.program.state(), str(self.path))
+        if run.source_digest != self.info.source_digest:
+            self._note(f"the source has changed since {self.path} was written; its parameters still fit")
+        self.program.load_state(loaded.tensors)
+        self._epoch, self._example, self._step, self._seconds = run.epoch, run.example, run.step, run.seconds
+        self._tally = _Tally(run.sums, run.counted)
+        self.history = list(run.history)
+        self._saved = run.epoch, run.example, run.step
+        return run.step
+
+    def _note(self, text: str) -> None:
+        for observer in self._observers:
+            observer.note(text)
+
+
+class _Tally:
+    """Sums of metrics weighted by examples, added up step by step so that the bits do not depend on when they are read."""
+
+    __slots__ = ("count", "sums")
+
+    def __init__(self, sums: Mapping[str, float] | None = None, count: int = 0):
+        self.sums = dict(sums or {})
+        self.count = count
+
+    def add(self, metrics: Mapping[str, SupportsFloat], count: int) -> float:
+        """Adds a batch of `count` examples; returns its loss."""
+        sums = self.sums
+        for name, value in metrics.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * count
+        self.count += count
+        return float(metrics["loss"])
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.count for name, total in self.sums.items()} if self.count else {}
+
+    def means_since(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
+        """The means over the examples since an earlier state."""
+        new = self.count - count
+        return {name: (total - sums.get(name, 0.0)) / new for name, total in self.sums.items()} if new > 0 else {}
+
+
+class _Watch:
+    """Looks after what happens within an epoch beside steps: progress, records, checkpoints, Ctrl-C.
+
+    `due` and `alarm` are the time and the step at which `look` is wanted next.
+    """
+
+    def __init__(self, fit: Fit):
+        self._fit = fit
+        self._plan = fit.recipe.save if fit.path else None
+        self._before = fit._seconds
+        self._lost = 0.0  # seconds in saving and reporting, which are no training time
+        self._start = perf_counter()
+        self._next_progress = self._start
+        self._window_sums = dict(fit._tally.sums)
+        self._window_count = fit._tally.count
+        self._window_seconds = self._before
+        self._schedule(self._start)
+
+    def look(self) -> None:
+        """Everything that is due after the step just drained."""
+        fit, now = self._fit, perf_counter()
+        self.stop()
+        if fit._step % fit._log_every == 0 and fit._observers:
+            self._log()
+        if now >= self._next_progress and fit._observers:
+            self._next_progress = now + _PROGRESS_SECONDS
+            report = self._step_report(fit._tally.means(), fit._tally.count / max(fit._seconds, 1e-9))
+            for observer in fit._observers:
+                observer.progress(report)
+        if fit._guard.requested:
+            fit._stop()
+        if self._save_due(now):
+            fit.save()
+        self._lost += perf_counter() - now
+        self._schedule(now)
+
+    def stop(self) -> None:
+        """Brings the epoch's seconds up to date."""
+        self._fit._seconds = self._before + perf_counter() - self._start - self._lost
+
+    def _schedule(self, now: float) -> None:
+        fit, plan = self._fit, self._plan
+        self.due = self._next_progress if fit._observers else math.inf
+        steps = [_MOST_PENDING, *([fit._log_every] if fit._observers else [])]
+        if plan is not None and plan.every_seconds is not None:
+            self.due = min(self.due, fit._saved_time + plan.every_seconds)
+        if plan is not None and plan.every_steps is not None:
+            steps.append(plan.every_steps)
+        self.alarm = min(fit._last_step, *((fit._step // n + 1) * n for n in steps))
+
+    def _save_due(self, now: float) -> bool:
+        fit, plan = self._fit, self._plan
+        if plan is None:
+            return False
+        by_step = plan.every_steps is not None and fit._step % plan.every_steps == 0
+        return by_step or (plan.every_seconds is not None and now - fit._saved_time >= plan.every_seconds)
+
+    def _log(self) -> None:
+        fit = self._fit
+        seconds = max(fit._seconds - self._window_seconds, 1e-9)
+        means = fit._tally.means_since(self._window_sums, self._window_count)
+        report = self._step_report(means, (fit._tally.count - self._window_count) / seconds)
+        self._window_sums, self._window_count, self._window_seconds = dict(fit._tally.sums), fit._tally.count, fit._seconds
+        for observer in fit._observers:
+            observer.logged(report)
+
+    def _step_report(self, metrics: Mapping[str, float], speed: float) -> StepReport:
+        fit = self._fit
+        left = max(fit._total - fit._step, 0)
+        seconds_a_step = fit._batches.batch / speed if speed > 0 else 0.0
+        return StepReport(fit._epoch + 1, fit._step, fit._total, fit._example, metrics, speed, left * seconds_a_step)
+
+
+def _refused(code: str, message: str, hint: str) -> DiagnosticError:
+    return DiagnosticError(Diagnostic(code, message, hint=hint))

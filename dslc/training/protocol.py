@@ -1,0 +1,133 @@
+"""What the training loop asks of a compiled program, and what it tells those who watch it.
+
+The loop knows nothing of graphs and kernels: anything with these methods can be trained, and the tests use a model in NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, SupportsFloat
+
+from dslc.data import Field
+from dslc.data.description import Array
+
+
+class TrainingProgram(Protocol):
+    """A model with its optimizer, compiled for one recipe."""
+
+    @property
+    def inputs(self) -> Sequence[Field]:
+        """The data fields that `step` and `evaluate` read; only these are put into batches."""
+        ...
+
+    @property
+    def max_batch(self) -> int | None:
+        """The largest batch that the program takes; None where there is no bound."""
+        ...
+
+    def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
+        """One update. Returns "loss" and the recipe's metrics, each the mean over the batch.
+
+        `batch` holds `[n, *field.shape]` arrays that are overwritten after the call. `settings` has the recipe's settings and
+        "seed", "step" (updates before this one, from 0) and "total" (updates of the whole run, for schedules); it is one dictionary
+        for all steps, changed between them.
+        The results may be lazy: they are read with `float` some steps later, so they must not alias memory that a later step writes.
+        """
+        ...
+
+    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
+        """The same names with `training` false; changes nothing."""
+        ...
+
+    def state(self) -> Mapping[str, Array]:
+        """Everything that a step changes. Parameters and block states have their paths (`LeNet.head.w`) as names, all else
+        a name with a slash (`optimizer/LeNet.head.w.m`). The arrays may be views: they are read before the next step."""
+        ...
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Sets what `state` names; the names, types and shapes have been checked to be the same."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Who trains: for the log and the checkpoints. `source_digest` identifies the `.dl` source with its imports."""
+
+    source_digest: str = ""
+    threads: int = 1
+    versions: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """One epoch, counted from 1. Metrics are means over examples; `test_metrics` is empty where nothing was evaluated.
+
+    `seconds` is the time of the training steps with the making of batches, without evaluation and saving.
+    """
+
+    epoch: int
+    step: int
+    metrics: Mapping[str, float]
+    test_metrics: Mapping[str, float]
+    seconds: float
+    examples_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """The state within an epoch. `metrics` are means over the epoch so far, or, in `logged`, over the steps since the last record."""
+
+    epoch: int
+    step: int
+    total: int
+    examples: int
+    metrics: Mapping[str, float]
+    examples_per_second: float
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What is about to be trained. `resumed` is the step that a checkpoint was at, None for a fresh start."""
+
+    recipe: str
+    data: str
+    examples: int
+    test_examples: int
+    data_bytes: int
+    unit: str
+    epochs: int
+    steps: int
+    batch: int
+    seed: int
+    settings: Mapping[str, float | int]
+    info: RunInfo
+    resumed: int | None
+    history: Sequence[EpochReport]
+
+
+class Observer:
+    """Watches a run; every method does nothing unless a subclass says otherwise."""
+
+    def started(self, run: RunReport) -> None:
+        """Before the first step."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def progress(self, report: StepReport) -> None:
+        """About ten times a second."""
+
+    def logged(self, report: StepReport) -> None:
+        """After every `log_every` steps."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """After an epoch and its evaluation."""
+
+    def saved(self, path: Path, step: int, seconds: float) -> None:
+        """After a checkpoint is in place."""
+
+    def finished(self, outcome: str, step: int) -> None:
+        """At the end, once: "finished", "interrupted" or "failed"."""
