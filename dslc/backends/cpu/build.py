@@ -1,4 +1,5 @@
 """Compiles kernel sources to object files in worker processes side by side, and keeps them in the cache."""
+
 from __future__ import annotations
 
 import base64
@@ -51,7 +52,12 @@ class Workers:
             self._processes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "dslc.backends.cpu.worker"],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=_environment(), start_new_session=True,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    bufsize=1,
+                    env=_environment(),
+                    start_new_session=True,
                 )  # fmt: skip
             )
 

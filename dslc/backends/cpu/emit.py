@@ -3,6 +3,7 @@
 Every number in a kernel is a vector of W lanes; only indices are scalars. A value that does not depend on the vector
 variable is a broadcast. Each distinct expression is computed once, in the outermost loop where its variables are known.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -86,7 +87,9 @@ class Emitter:
         extent = self.dim(stmt.extent)
         if stmt.kind in ("serial", "parallel"):
             if stmt.kind == "parallel":
-                header = f"for {stmt.variable} in range(thread * {_factor(extent)} // threads, (thread + 1) * {_factor(extent)} // threads):"
+                header = (
+                    f"for {stmt.variable} in range(thread * {_factor(extent)} // threads, (thread + 1) * {_factor(extent)} // threads):"
+                )
             else:
                 header = f"for {stmt.variable} in range({extent}):"
             with self.loop(header, stmt.variable):
@@ -497,6 +500,3 @@ def identity(op: str, dtype: DType) -> str:
 def emit(program: LoopProgram, width: int, name: str = "kernel") -> str:
     """The source of a kernel `name(row, thread, threads, batch)` for vectors of `width` lanes."""
     return Emitter(width, program).source(name)
-
-
-

@@ -2,6 +2,7 @@
 
 A process of its own keeps Numba out of the user's process, uses the other cores, and gives back all memory when it ends.
 """
+
 from __future__ import annotations
 
 import base64

@@ -1,0 +1,253 @@
+"""The kernel around a contraction's register tiles: loops over tiles and chunks, split statically over the threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from dslc.backends.cpu.tiles import Variant, address_text, chunk_arguments, print_tile
+from dslc.lowering.contraction import linear
+from dslc.lowering.tiling import GridLoop, Schedule, Segment, Tiled
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSource:
+    """Numba source to run in `simd.namespace(width)`. Argument word i of `entry`'s row is the address of buffer `arguments[i]`."""
+
+    text: str
+    entry: str
+    arguments: tuple[int, ...]
+    width: int
+
+
+def emit(s: Schedule, entry: str = "kernel") -> KernelSource:
+    """Print a schedule."""
+    printer = _Kernel(s, entry)
+    body = printer.print()
+    tiles = "\n\n".join(print_tile(s, v) for v in printer.variants)
+    return KernelSource(f"{tiles}\n\n{body}", entry, tuple(b for b, _ in s.contraction.buffers), s.width)
+
+
+class _Kernel:
+    def __init__(self, s: Schedule, entry: str):
+        self.s, self.c, self.entry = s, s.contraction, entry
+        self.tiled: dict[str, Tiled] = {t.axis.name: t for t in (*s.rows, *s.columns, *((s.lanes,) if s.lanes else ()))}
+        self.variants: dict[Variant, None] = {}
+        self.lines: list[str] = []
+        self.index = {axis.name: f"i{n}" for n, axis in enumerate(self.c.outputs)}
+        self.parallel = [g for g in s.grid if not g.inner or g.block]
+
+    def _say(self, text: str, depth: int) -> None:
+        self.lines.append("    " * depth + text)
+
+    # ---- counts
+
+    def _count(self, g: GridLoop) -> str:
+        axis = self.c.axis(g.axis)
+        if g.axis not in self.tiled:
+            return self._extent(g.axis)
+        t = self.tiled[g.axis]
+        if t.runtime:
+            assert not g.block or g.inner or True
+            tiles = f"({self._extent(g.axis)} + {t.size - 1}) // {t.size}" if t.size > 1 else self._extent(g.axis)
+            if not g.block:
+                return tiles
+            return str(g.block) if g.inner else f"({tiles} + {g.block - 1}) // {g.block}"
+        count = sum(seg.count or 0 for seg in t.segments)
+        if not g.block:
+            return str(count)
+        del axis
+        return str(g.block) if g.inner else str(-(-count // g.block))
+
+    def _extent(self, name: str) -> str:
+        axis = self.c.axis(name)
+        if axis.extent is not None:
+            return str(axis.extent)
+        return "batch" if axis.per_batch == 1 else f"batch * {axis.per_batch}"
+
+    # ---- the kernel
+
+    def print(self) -> str:
+        s, c = self.s, self.c
+        self._say(f"def {self.entry}(row, thread, threads, batch):", 0)
+        for word, (_buffer, dtype) in enumerate(c.buffers):
+            self._say(f"P{word} = ptr_{dtype.value}(arg(row, {word}))", 1)
+        loops = [g for g in s.grid if self._count(g) != "1"]
+        names = {g: f"t{n}" for n, g in enumerate(loops)}
+        for g in loops:
+            self._say(f"n{names[g][1:]} = {self._count(g)}", 1)
+        total = " * ".join(f"n{names[g][1:]}" for g in loops) or "1"
+        self._say(f"total = {total}", 1)
+        self._say("first = thread * total // threads", 1)
+        self._say("after = (thread + 1) * total // threads", 1)
+        depth = 1
+        if s.chunks_outside:
+            depth = self._chunk_loops(depth)
+        self._decode(loops, names, depth)
+        self._say("for _ in range(first, after):", depth)
+        inner = depth + 1
+        guard = self._tile_indices(loops, names, inner)
+        if guard:
+            self._say(f"if {guard}:", inner)
+            inner += 1
+        step = inner
+        if not s.chunks_outside:
+            step = self._chunk_loops(step)
+        self._dispatch(step)
+        self._advance(loops, names, depth + 1)
+        return "\n".join(self.lines) + "\n"
+
+    def _chunk_loops(self, depth: int) -> int:
+        """Loops over the chunks; afterwards q0, q1, ... are their positions and `steps`, `begun`, `last` are set."""
+        r = self.s.reduction
+        if r.single:
+            return depth
+        self.chunks = []
+        first, last = [], []
+        for n, axis in enumerate(r.outside):
+            self._say(f"for q{n} in range({self._extent(axis.name)}):", depth)
+            depth += 1
+            self.chunks.append((f"q{n}", axis))
+            first.append(f"q{n}")
+            last.append(f"q{n} == {self._extent(axis.name)} - 1")
+        if r.cut is not None:
+            n, extent = len(r.outside), self._extent(r.cut.name)
+            self._say(f"for q{n} in range(0, {extent}, {r.block}):", depth)
+            depth += 1
+            self.chunks.append((f"q{n}", r.cut))
+            first.append(f"q{n}")
+            last.append(f"q{n} + {r.block} >= {extent}")
+            if "steps" in chunk_arguments(self.s):
+                self._say(f"steps = min({r.block}, {extent} - q{n})", depth)
+        if "begun" in chunk_arguments(self.s):
+            self._say(f"begun = {' + '.join(first)}", depth)
+        if "last" in chunk_arguments(self.s):
+            self._say(f"last = 1 if {' and '.join(last)} else 0", depth)
+        return depth
+
+    def _decode(self, loops: list[GridLoop], names: dict[GridLoop, str], depth: int) -> None:
+        """The position of the thread's first tile."""
+        if not loops:
+            return
+        rest = "first"
+        for g in reversed(loops[1:]):
+            t = names[g]
+            self._say(f"{t} = {rest} % n{t[1:]}", depth)
+            self._say(f"rest = {rest} // n{t[1:]}", depth)
+            rest = "rest"
+        self._say(f"{names[loops[0]]} = {rest}", depth)
+
+    def _advance(self, loops: list[GridLoop], names: dict[GridLoop, str], depth: int) -> None:
+        """The next tile, like an odometer."""
+        for g in reversed(loops[1:]):
+            t = names[g]
+            self._say(f"{t} += 1", depth)
+            self._say(f"if {t} == n{t[1:]}:", depth)
+            depth += 1
+            self._say(f"{t} = 0", depth)
+        if loops:
+            self._say(f"{names[loops[0]]} += 1", depth)
+
+    def _tile_indices(self, loops: list[GridLoop], names: dict[GridLoop, str], depth: int) -> str:
+        """Set the first element of every output axis, and `left` of a run-time tiled one; returns a guard or ""."""
+        guard = ""
+        for axis in self.c.outputs:
+            mine = [g for g in loops if g.axis == axis.name]
+            tile = _sum_text([f"{names[g]} * {g.block}" if g.block and not g.inner else names[g] for g in mine])
+            at = self.index[axis.name]
+            if axis.name not in self.tiled:
+                self._say(f"{at} = {tile}", depth)
+                continue
+            t = self.tiled[axis.name]
+            if len(mine) > 1:
+                self._say(f"{at}_tile = {tile}", depth)
+                tile = f"{at}_tile"
+                total = self._count(GridLoop(axis.name))
+                guard = f"{tile} < {total}"
+            if len(t.segments) == 1 or t.runtime:
+                self._say(f"{at} = {tile} * {t.size}" if tile != "0" else f"{at} = 0", depth)
+                continue
+            one, two = t.segments
+            count = one.count or 0
+            self._say(f"{at} = {tile} * {one.size} if {tile} < {count} else {two.start} + ({tile} - {count}) * {two.size}", depth)
+        return guard
+
+    # ---- choosing the variant
+
+    def _dispatch(self, depth: int) -> None:
+        s = self.s
+        choices: list[list[tuple[str, Tiled | None, Segment | None]]] = []
+        del choices
+        tiled = [*s.rows, *s.columns, *([s.lanes] if s.lanes else [])]
+        runtime = next((t for t in tiled if t.runtime), None)
+        terms = [(self.index[a.name], a) for a in self.c.outputs]
+        self._say(f"a = offset(P0, {self._address('a', terms)})", depth)
+        self._say(f"b = offset(P1, {self._address('b', terms)})", depth)
+        self._say(f"c = offset(P2, {self._address('c', terms)})", depth)
+        words = [b for b, _ in self.c.buffers]
+        for n, (buffer, d) in enumerate(self.c.addresses):
+            constant, strides = linear(d)
+            text = address_text(constant, [(self.index[name], stride) for name, stride in strides.items()])
+            self._say(f"x{n} = offset(P{words.index(buffer)}, {text})", depth)
+        static = [t for t in tiled if not t.runtime]
+        if runtime is not None:
+            self._say(f"left = {self._extent(runtime.axis.name)} - {self.index[runtime.axis.name]}", depth)
+        cases = list(product(*(t.segments for t in static)))
+        for number, case in enumerate(cases):
+            tests = []
+            for t, segment in zip(static, case, strict=True):
+                if len(t.segments) > 1:
+                    boundary = t.segments[1].start
+                    tests.append(f"{self.index[t.axis.name]} {'<' if segment is t.segments[0] else '>='} {boundary}")
+            inner = depth
+            if tests:
+                word = "if" if number == 0 else "elif" if number < len(cases) - 1 else "else"
+                self._say(f"{word} {' and '.join(tests)}:" if word != "else" else "else:", depth)
+                inner += 1
+            sizes = {t.axis.name: segment.size for t, segment in zip(static, case, strict=True)}
+            if runtime is None:
+                self._call(sizes, inner)
+            else:
+                self._runtime_calls(runtime, sizes, inner)
+
+    def _runtime_calls(self, t: Tiled, sizes: dict[str, int], depth: int) -> None:
+        self._say(f"if left >= {t.size}:", depth)
+        self._call(sizes | {t.axis.name: t.size}, depth + 1)
+        if not t.remainders:
+            return
+        self._say("else:", depth)
+        for position, size in enumerate(t.remainders):
+            self._say(f"if left & {size}:", depth + 1)
+            self._call(sizes | {t.axis.name: size}, depth + 2)
+            if position == len(t.remainders) - 1:
+                break
+            for pointer, stride in self._pointer_strides(t):
+                if stride:
+                    self._say(f"{pointer} = offset({pointer}, {size * stride})", depth + 2)
+
+    def _pointer_strides(self, t: Tiled) -> list[tuple[str, int]]:
+        moves = [("a", t.axis.a), ("b", t.axis.b), ("c", t.axis.c or 0)]
+        return moves + [(f"x{n}", linear(d)[1].get(t.axis.name, 0)) for n, (_, d) in enumerate(self.c.addresses)]
+
+    def _call(self, sizes: dict[str, int], depth: int) -> None:
+        s = self.s
+        variant = Variant(
+            tuple(sizes[t.axis.name] for t in s.rows),
+            tuple(sizes[t.axis.name] for t in s.columns),
+            sizes[s.lanes.axis.name] if s.lanes else 0,
+        )
+        self.variants[variant] = None
+        pointers = ["a", "b", "c", *(f"x{n}" for n in range(len(self.c.addresses)))]
+        self._say(f"{variant.name}({', '.join([*pointers, *chunk_arguments(s)])})", depth)
+
+    def _address(self, operand: str, terms: list[tuple[str, object]]) -> str:
+        del terms
+        base = {"a": self.c.a0, "b": self.c.b0, "c": self.c.c0}[operand]
+        strides = [(self.index[a.name], {"a": a.a, "b": a.b, "c": a.c or 0}[operand]) for a in self.c.outputs]
+        if operand != "c" and not self.s.reduction.single:
+            strides += [(name, self.s.stride(axis, operand)) for name, axis in self.chunks]
+        return address_text(base, strides)
+
+
+def _sum_text(terms: list[str]) -> str:
+    return " + ".join(terms) or "0"

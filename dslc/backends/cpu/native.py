@@ -1,0 +1,252 @@
+"""Generated kernel source to an object file: Numba for the front half, LLVM's passes chosen here for the back half.
+
+This is the only file that calls private parts of Numba and llvmlite; `tests/backends/test_native.py` is its contract test.
+Numba types the source and lowers it to LLVM IR. From there on the module is ours: all functions of one source are linked,
+everything but the entry is made private, one optimisation pipeline runs, one cached target machine emits the object. Numba's
+own way would optimise every function twice, compile it into its JIT and keep it there for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, compiler, cpu, typed_passes, untyped_passes
+from numba.core.codegen import CodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.typing import context as typing_context
+from numba.core.typing.templates import _IntrinsicTemplate
+
+from dslc.backends.cpu.lanes import Typing, define_intrinsic
+from dslc.backends.cpu.simd import namespace, parse_signature
+
+KERNEL = types.void(types.uintp, types.intp, types.intp, types.intp)  # row, thread, threads, batch
+
+# Loops that fill or copy memory stay loops: a call of memset or memcpy would be a symbol from outside.
+SELF_CONTAINED = '"no-builtins"'
+
+
+class _Text(CodeLibrary):  # type: ignore[misc]
+    """Collects the IR that Numba lowers, and does nothing with it."""
+
+    def __init__(self, codegen: Any, name: str) -> None:
+        super().__init__(codegen, name)
+        self.modules: list[str] = []
+
+    def add_ir_module(self, ir_module: ir.Module) -> None:
+        for function in ir_module.functions:
+            if not function.is_declaration:
+                set.add(function.attributes, SELF_CONTAINED)  # llvmlite's own add knows no string attributes
+        self.modules.append(cgutils.normalize_ir_text(str(ir_module)))
+
+    def add_linking_library(self, library: Any) -> None:
+        pass
+
+    def finalize(self) -> None:
+        pass
+
+    def get_function(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def get_llvm_str(self) -> str:
+        return "\n".join(self.modules)
+
+    def get_asm_str(self) -> str:
+        return ""
+
+
+class _Typing(typing_context.BaseContext):  # type: ignore[misc]
+    """Typing of kernels: Numba's built-in integer arithmetic and loops, and our intrinsics, resolved once each.
+
+    Numba resolves every call anew, through all overloads of the function, and registers an intrinsic with its global target.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resolved: dict[Any, Any] = {}
+        self.intrinsics: dict[Any, Callable[..., Any]] = {}
+
+    def load_additional_registries(self) -> None:
+        pass
+
+    def resolve_function_type(self, func: Any, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
+        if kws:
+            return super().resolve_function_type(func, args, kws)
+        known = self.resolved.get((func, args))
+        if known is None:
+            known = self._resolve_intrinsic(func, args) or super().resolve_function_type(func, args, kws)
+            self.resolved[func, args] = known
+        return known
+
+    def _resolve_intrinsic(self, func: Any, args: tuple[types.Type, ...]) -> Any:
+        templates = getattr(func, "templates", ())
+        if len(templates) != 1 or not issubclass(templates[0], _IntrinsicTemplate):
+            return None
+        given = args if templates[0].prefer_literal else tuple(types.unliteral(a) for a in args)
+        typed = templates[0]._definition_func(self, *given)
+        if typed is None:
+            return None
+        signature, self.intrinsics[func, signature.args] = typed
+        return signature
+
+
+class _Target(cpu.CPUContext):  # type: ignore[misc]
+    """Lowering of kernels: like Numba's CPU target without its runtime library and its arrays, lists and strings."""
+
+    def load_additional_registries(self) -> None:
+        from numba.core import optional  # noqa: F401
+        from numba.cpython import builtins, iterators, numbers, rangeobj, tupleobj  # noqa: F401
+
+    def subtarget(self, **options: Any) -> Any:
+        made = super().subtarget(**options)
+        made.implementations = {}
+        return made
+
+    def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
+        known = self.implementations.get((fn, sig))
+        if known is None:
+            intrinsic = self.typing_context.intrinsics.get((fn, sig.args))
+            if intrinsic is None:
+                return super().get_function(fn, sig, _firstcall)
+
+            def known(builder: ir.IRBuilder, args: list[ir.Value], loc: Any = None) -> Any:
+                return intrinsic(self, builder, sig, args)
+
+            self.implementations[fn, sig] = known
+        return known
+
+
+@cache
+def _contexts() -> tuple[_Typing, _Target]:
+    kernels = _Typing()
+    return kernels, _Target(kernels)
+
+
+class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
+    """Numba's passes that a kernel needs: no closures, rewrites, inlining or parallel loops."""
+
+    def define_pipelines(self) -> list[Any]:
+        passes = PassManager("kernel")
+        for step in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.ReconstructSSA,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.IRLegalization,
+            typed_passes.NativeLowering,
+        ):
+            passes.add_pass(step, step.__name__)
+        passes.finalize()
+        return [passes]
+
+
+def _flags() -> Any:
+    flags = compiler.Flags()
+    flags.no_compile = True
+    flags.no_cpython_wrapper = True
+    flags.no_cfunc_wrapper = True
+    flags.boundscheck = False
+    flags.error_model = "numpy"
+    flags.nrt = False
+    flags.release_gil = True
+    flags.enable_ssa = True
+    return flags
+
+
+def _lower(function: Callable[..., None], signature: Any) -> tuple[Any, list[str]]:
+    """Numba's function descriptor and the LLVM IR of `function`."""
+    kernels, target = _contexts()
+    library = _Text(target.codegen(), function.__name__)
+    result = compiler.compile_extra(
+        kernels, target, function, signature.args, types.void, _flags(), {}, library=library, pipeline_class=_Pipeline
+    )
+    return result.fndesc, library.modules
+
+
+@cache
+def _target_machine(cpu_name: str, features: str) -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=cpu_name, features=features, opt=3, reloc="pic", codemodel="small")
+
+
+def _tile(width: int, modules: list[str]) -> Callable[[str], Callable[[Callable[..., None]], Any]]:
+    """The `@tile("void(...)")` decorator that lowers a helper function and makes it callable from the kernel."""
+
+    def decorate(text: str) -> Callable[[Callable[..., None]], Any]:
+        def lower(function: Callable[..., None]) -> Any:
+            signature = parse_signature(text, width)
+            descriptor, made = _lower(function, signature)
+            modules.extend(made)
+
+            def typing(typingctx: Any, *given: types.Type) -> Typing:
+                return signature, codegen
+
+            def codegen(context: Any, builder: ir.IRBuilder, sig: Any, args: list[ir.Value]) -> Any:
+                context.call_internal_no_propagate(builder, descriptor, sig, args)  # a tile raises nothing
+                return context.get_dummy_value()
+
+            return define_intrinsic(function.__name__, len(signature.args), typing, function.__doc__ or "")
+
+        return lower
+
+    return decorate
+
+
+def _optimise(machine: Any, module: Any) -> None:
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = False
+    options.slp_vectorization = False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+
+
+def compile_object(
+    source: str,
+    entry: str,
+    width: int,
+    *,
+    extra: Mapping[str, object] | None = None,
+    cpu_name: str | None = None,
+    features: str | None = None,
+    assembly: bool = False,
+) -> tuple[bytes, str, str]:
+    """Compile the kernel `entry(row, thread, threads, batch)` of generated source.
+
+    Returns the object file, the kernel's symbol in it, and its assembly text (empty unless asked for). The symbol is the
+    entry's name and a digest of source and width, so equal kernels get equal symbols. `extra` adds globals to
+    `simd.namespace(width)`; `cpu_name` and `features` (LLVM's names) default to the host's. The object refers to nothing
+    outside itself. Its calling convention is Numba's: `i32 kernel(i8* unused, i8* unused, i64 row, i64 thread, i64 threads, i64 batch)`.
+    """
+    modules: list[str] = []
+    scope = {**namespace(width), "tile": _tile(width, modules), **(extra or {})}
+    with global_compiler_lock:
+        exec(compile(source, f"<kernel {entry}>", "exec"), scope)
+        kernel: Any = scope[entry]
+        descriptor, made = _lower(kernel, KERNEL)
+        machine = _target_machine(
+            llvm.get_host_cpu_name() if cpu_name is None else cpu_name,
+            llvm.get_host_cpu_features().flatten() if features is None else features,
+        )
+        symbol = f"{entry}_{hashlib.sha256(f'{width} {source}'.encode()).hexdigest()[:16]}"
+        module = llvm.parse_assembly(made[0])
+        for text in (*made[1:], *modules):
+            module.link_in(llvm.parse_assembly(text))
+        module.name = symbol
+        module.get_function(descriptor.llvm_func_name).name = symbol
+        for value in (*module.functions, *module.global_variables):
+            if value.name != symbol and not value.is_declaration:
+                value.linkage = "internal"
+        module.triple = machine.triple
+        module.data_layout = str(machine.target_data)
+        _optimise(machine, module)
+        return machine.emit_object(module), symbol, machine.emit_assembly(module) if assembly else ""
