@@ -21,7 +21,7 @@ from numba.core.codegen import CodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.typing import context as typing_context
-from numba.core.typing.templates import _IntrinsicTemplate
+from numba.core.typing import templates
 
 from dslc.backends.cpu.lanes import Typing, define_intrinsic
 from dslc.backends.cpu.simd import namespace, parse_signature
@@ -61,6 +61,17 @@ class _Text(CodeLibrary):  # type: ignore[misc]
         return ""
 
 
+@cache
+def _functions_only() -> Any:
+    """Numba's built-in functions without its attributes, most of which would import arrays and their friends."""
+    from numba.core.typing import builtins  # noqa: F401  (registers them)
+
+    view = templates.Registry()
+    view.functions = templates.builtin_registry.functions
+    view.globals = templates.builtin_registry.globals
+    return view
+
+
 class _Typing(typing_context.BaseContext):  # type: ignore[misc]
     """Typing of kernels: Numba's built-in integer arithmetic and loops, and our intrinsics, resolved once each.
 
@@ -72,8 +83,8 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
         self.resolved: dict[Any, Any] = {}
         self.intrinsics: dict[Any, Callable[..., Any]] = {}
 
-    def load_additional_registries(self) -> None:
-        pass
+    def _load_builtins(self) -> None:
+        self.install_registry(_functions_only())
 
     def resolve_function_type(self, func: Any, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
         if kws:
@@ -85,11 +96,11 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
         return known
 
     def _resolve_intrinsic(self, func: Any, args: tuple[types.Type, ...]) -> Any:
-        templates = getattr(func, "templates", ())
-        if len(templates) != 1 or not issubclass(templates[0], _IntrinsicTemplate):
+        candidates = getattr(func, "templates", ())
+        if len(candidates) != 1 or not issubclass(candidates[0], templates._IntrinsicTemplate):
             return None
-        given = args if templates[0].prefer_literal else tuple(types.unliteral(a) for a in args)
-        typed = templates[0]._definition_func(self, *given)
+        given = args if candidates[0].prefer_literal else tuple(types.unliteral(a) for a in args)
+        typed = candidates[0]._definition_func(self, *given)
         if typed is None:
             return None
         signature, self.intrinsics[func, signature.args] = typed
@@ -102,6 +113,9 @@ class _Target(cpu.CPUContext):  # type: ignore[misc]
     def load_additional_registries(self) -> None:
         from numba.core import optional  # noqa: F401
         from numba.cpython import builtins, iterators, numbers, rangeobj, tupleobj  # noqa: F401
+
+    def post_lowering(self, mod: ir.Module, library: Any) -> None:
+        pass
 
     def subtarget(self, **options: Any) -> Any:
         made = super().subtarget(**options)

@@ -373,4 +373,4 @@ def namespace(width: int) -> dict[str, object]:
     def tile(signature: str) -> Callable[[Callable[..., None]], Any]:
         return lambda function: njit(parse_signature(signature, width), **EXACT)(function)
 
-    return {**GENERIC, **_vectors(width), "tile": tile}
+    return {**GENERIC, **_vectors(width), "tile": tile, "inf": float("inf"), "nan": float("nan")}
