@@ -96,7 +96,7 @@ def shape_of(op: Op) -> Shape:
             case Reduce():
                 size = elements(tuple(x for _, x in node.variables))
                 inner *= size
-                reduction |= size > UNROLLED or any(not isinstance(x, int) for _, x in node.variables)
+                reduction |= not written_out(node)
             case Unary() | Binary():
                 cost += EXPENSIVE.get(node.op, 1)
             case Random():
@@ -262,6 +262,16 @@ def _element(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: M
     return define(value, index)
 
 
+def written_out(e: Reduce) -> bool:
+    """Whether a reduction becomes straight code: a window of several axes, or a handful of elements."""
+    total = 1
+    for _, extent in e.variables:
+        if not isinstance(extent, int):
+            return False
+        total *= extent
+    return 1 <= total <= (UNROLLED if len([x for _, x in e.variables if x != 1]) > 1 else 4)
+
+
 def unroll_small(e: Expr) -> Expr:
     """Writes out reductions of a few elements: `max over a 2 x 2 window` becomes three `max`."""
     from dslc.ir.loops import binary, const, select, unary
@@ -269,14 +279,12 @@ def unroll_small(e: Expr) -> Expr:
     from dslc.lowering.indices import substitute
 
     def change(node: Expr) -> Expr:
-        if not isinstance(node, Reduce) or any(not isinstance(x, int) for _, x in node.variables):
+        if not isinstance(node, Reduce) or not written_out(node):
             return node
         points: list[dict[str, Dim]] = [{}]
         for name, extent in node.variables:
             assert isinstance(extent, int)
             points = [{**p, name: n} for p in points for n in range(extent)]
-        if len(points) > UNROLLED or not points:
-            return node
         terms = [substitute(node.body, p) for p in points]
         if not node.op.startswith("arg"):
             total = terms[0]

@@ -49,8 +49,9 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> ProgramPlan:
         if place.region == "arena":
             region = "batch" if scales else "fixed"
             offset = (batch_offsets if scales else fixed_offsets)[value]
-            flat: tuple[Extent, ...] = (aligned(size) // value.type.dtype.size,)
-            plan = BufferPlan(f"%{value.id}", value.type.dtype.value, (("N", flat[0]),) if scales else flat, region, offset, aligned(size))
+            count = aligned(size) // value.type.dtype.size
+            flat: tuple[Extent, ...] = (("N", count),) if scales else (count,)
+            plan = BufferPlan(f"%{value.id}", value.type.dtype.value, flat, region, offset, aligned(size))
         else:
             offset = 8 * settings.index(place.name) if place.region == "setting" else 0
             nbytes = 8 if place.region == "setting" else size

@@ -37,13 +37,13 @@ def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound
     stores = tuple(_simplified(s, ranges) for s in stores)
     stores, axes, ranges = _split(stores, axes, ranges)
     axes = tuple((name, extent) for name, extent in axes if extent != 1)
-    stores = tuple(_substituted(s, {n: 0 for n, e in ranges.items() if e == (0, 0)}) for s in stores)
+    stores = tuple(_without_single_steps(_substituted(s, {n: 0 for n, e in ranges.items() if e == (0, 0)})) for s in stores)
     stores, axes = _merge(stores, axes, keep_rows)
-    vector, reduced = _choose_vector(stores, axes, bound)
+    vector, reduced = _choose_vector(stores, axes[1:] if keep_rows else axes)
     if vector is not None:
         axes = (*(a for a in axes if a[0] != vector), next(a for a in axes if a[0] == vector))
     elif reduced is not None:
-        stores = tuple(_vectorised(s, reduced, bound) for s in stores)
+        stores = tuple(_vectorised(s, reduced) for s in stores)
     rows = axes[0][0] if axes and axes[0][0] != vector else None
     return Loops(axes, vector, stores, rows, _work(stores, axes))
 
@@ -60,6 +60,16 @@ def _substituted(store: Store, mapping: Mapping[str, Dim]) -> Store:
     if not mapping:
         return store
     return Store(store.buffer, dims.substitute(store.address, mapping), substitute(store.value, mapping))
+
+
+def _without_single_steps(store: Store) -> Store:
+    def change(e: Expr) -> Expr:
+        if not isinstance(e, Reduce) or e.op.startswith("arg"):
+            return e
+        kept = tuple(v for v in e.variables if v[1] != 1)
+        return e if len(kept) == len(e.variables) else replace(e, variables=kept) if kept else e.body
+
+    return Store(store.buffer, store.address, rewrite(store.value, change))
 
 
 def _all_indices(stores: tuple[Store, ...]) -> list[Dim]:
@@ -141,7 +151,7 @@ def _access_cost(d: Dim, name: str) -> float:
     return {0: 0.3, 1: 1.0}.get(scale, 3.0 if scale == 2 else 7.0)
 
 
-def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound: int) -> tuple[str | None, str | None]:
+def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> tuple[str | None, str | None]:
     """The loop variable to vectorise, or else the reduction variable that runs over the canonical lanes."""
     reduces = {v: e for v, e in _reduce_extents(stores)}
     vector_reduce = all(not n.op.startswith("arg") for s in stores for n in walk(s.value) if isinstance(n, Reduce))
@@ -176,7 +186,7 @@ def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...],
     return (None, best[2]) if best[3] else (best[2], None)
 
 
-def _vectorised(store: Store, name: str, bound: int) -> Store:
+def _vectorised(store: Store, name: str) -> Store:
     def change(e: Expr) -> Expr:
         if isinstance(e, Reduce) and not e.op.startswith("arg"):
             order = tuple(v for v in e.variables if v[0] != name)

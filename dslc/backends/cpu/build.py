@@ -26,6 +26,11 @@ class KernelSource:
         """The digest under which its object code is kept; `environment` covers versions and CPU features."""
         return hashlib.sha256("\n".join([environment, str(self.width), self.entry, self.text]).encode()).hexdigest()
 
+    @property
+    def symbol(self) -> str:
+        """The kernel's name in its object file; `native.compile_object` gives it."""
+        return f"{self.entry}_{hashlib.sha256(f'{self.width} {self.text}'.encode()).hexdigest()[:16]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Built:

@@ -128,7 +128,7 @@ class Emitter:
                     self.statement(inner)
             return
         live = self.fresh("n")
-        begin = f"{start} + ({stop} - {start}) // {width} * {width}"
+        begin = f"{start} + ({stop} - {start}) // {width} * {width}" if parallel else f"{_factor(stop)} // {width} * {width}"
         with self.loop(f"for {stmt.variable} in range({begin}, {stop}, {width}):", stmt.variable, Vector(stmt.variable, live)):
             self.line(f"{live} = {stop} - {stmt.variable}")
             for inner in stmt.body:
@@ -350,7 +350,7 @@ class Emitter:
         with self.nested(outer):
             exact = dims.is_known_multiple(extent, LANES)
             stop = self.dim(extent)
-            full = stop if exact else f"{_factor(stop)} // {LANES} * {LANES}"
+            full = stop if exact else str(extent // LANES * LANES) if isinstance(extent, int) else f"{_factor(stop)} // {LANES} * {LANES}"
             if not (isinstance(extent, int) and extent < LANES):
                 with self.loop(f"for {name} in range(0, {full}, {LANES}):", name, Vector(name)):
                     for group, a in enumerate(accumulators):
@@ -358,10 +358,12 @@ class Emitter:
                         self.scopes[-1].names.clear()
                         self.line(f"{a} = {self.combine(e.op, a, self.value(e.body))}")
             if not exact:
-                with self.loop(f"for {name} in range({_factor(stop)} // {LANES} * {LANES}, {stop}, {LANES}):", name, Vector(name)):
+                begin = str(extent // LANES * LANES) if isinstance(extent, int) else f"{_factor(stop)} // {LANES} * {LANES}"
+                with self.loop(f"for {name} in range({begin}, {stop}, {LANES}):", name, Vector(name)):
                     for group, a in enumerate(accumulators):
-                        live = self.fresh("n")
-                        self.line(f"{live} = min(max({stop} - {name} - {group * self.width}, 0), {self.width})")
+                        live = self.live_lanes(extent, name, group * self.width)
+                        if live == "0":
+                            continue
                         self.vector = Vector(name, live, group * self.width)
                         self.scopes[-1].names.clear()
                         value = self.value(e.body)
@@ -369,6 +371,16 @@ class Emitter:
         result = self.fresh("s")
         self.line(f"{result} = reduce_{e.op}_{e.dtype.value}({', '.join(accumulators)})")
         return result
+
+    def live_lanes(self, extent: Dim, name: str, shift: int) -> str:
+        """How many of the lanes `name + shift ...` of a tail lie inside the extent."""
+        if isinstance(extent, int):
+            return str(min(max(extent % LANES - shift, 0), self.width))
+        live = self.fresh("n")
+        self.line(f"{live} = {self.dim(extent)} - {name}" + (f" - {shift}" if shift else ""))
+        if self.width < LANES:
+            self.line(f"{live} = 0 if {live} < 0 else {self.width} if {live} > {self.width} else {live}")
+        return live
 
     @contextmanager
     def nested(self, variables: list[tuple[str, Dim]]) -> Iterator[None]:

@@ -1,0 +1,51 @@
+"""The CPU back end as the compiler sees it: what the machine offers, and kernel sources for lowered steps."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import llvmlite.binding as llvm
+
+from dslc.backends.cpu.build import KernelSource
+from dslc.backends.cpu.emit import emit
+from dslc.ir.loops import LoopProgram
+from dslc.lowering.fuse import Nest
+from dslc.lowering.lower import Lowered, Lowering, Step
+from dslc.options import Options
+
+BACKEND_VERSION = 1  # raised when generated code changes without its source text changing
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A CPU: lanes of a vector, LLVM's name and features of it, and what object code for it depends on."""
+
+    width: int
+    cpu: str
+    features: tuple[str, ...]
+    environment: str
+    lower_contraction: Callable[[Lowering, Nest], list[Step] | None] | None = None
+
+
+def host_target(options: Options) -> Target:
+    """This machine; the width is the widest that its registers hold, or what the options say."""
+    features = llvm.get_host_cpu_features()
+    used = tuple(sorted(name for name, present in features.items() if present))
+    widest = 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
+    width = options.width or widest
+    versions = [f"dslc-cpu {BACKEND_VERSION}", *(f"{p} {version(p)}" for p in ("numba", "llvmlite"))]
+    environment = "\n".join([*versions, llvm.get_host_cpu_name(), features.flatten()])
+    return Target(width, llvm.get_host_cpu_name(), used, environment)
+
+
+def kernel_sources(lowered: Lowered, target: Target) -> tuple[KernelSource, ...]:
+    """The source of every step's kernel; equal loop programs give equal sources."""
+    sources = []
+    for step in lowered.steps:
+        if isinstance(step.program, LoopProgram):
+            sources.append(KernelSource(emit(step.program, target.width), "kernel", target.width))
+        else:
+            assert isinstance(step.program, KernelSource)
+            sources.append(step.program)
+    return tuple(sources)

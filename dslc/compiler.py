@@ -1,0 +1,156 @@
+"""The compiler on one page: the order of the stages, and why it is that order. No other module knows it.
+
+    Module --bind--> sizes --autodiff--> gradients --expand--> primitives --simplify, cse, dead code--> small graph
+           --lower--> loop programs --emit--> kernel sources --build--> object code, and the plan that the runtime runs
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dslc.ops  # noqa: F401  (registers the operators)
+from dslc.backends.cpu.build import Built, KernelSource, Workers
+from dslc.backends.cpu.target import Target, host_target, kernel_sources
+from dslc.ir.graph import Graph
+from dslc.ir.module import Module, Program
+from dslc.ir.plan import ConstantPlan, ExecutablePlan, KernelPlan, PersistentPlan, ProgramPlan
+from dslc.lowering.lower import Lowered, lower
+from dslc.lowering.plan import plan_program
+from dslc.options import Options
+from dslc.transforms.autodiff import differentiate
+from dslc.transforms.bind import bind
+from dslc.transforms.cse import cse
+from dslc.transforms.dead_code import dead_code
+from dslc.transforms.expand import expand_composites
+
+Pass = Callable[[Graph], Graph]
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("autodiff", differentiate),  # before expansion: a composite with a gradient of its own (softmax) has a better one
+    ("expand", expand_composites),
+    ("cse", cse),
+    ("dead code", dead_code),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A program's graph after one pass, for `dslc show` and `--verify`."""
+
+    name: str
+    graph: Graph
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledProgram:
+    """One program at every stage."""
+
+    program: Program
+    stages: tuple[Stage, ...]
+    lowered: Lowered
+    kernels: tuple[KernelSource, ...]  # of each step
+    plan: ProgramPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a compilation gives: the plan, the object code by key, the constants, and every stage for inspection."""
+
+    module: Module
+    plan: ExecutablePlan
+    objects: Mapping[str, bytes]
+    constants: Mapping[str, bytes]
+    programs: Mapping[str, CompiledProgram]
+    built: Mapping[str, Built]  # kernels that were compiled now, not taken from the cache
+
+
+def transform(program: Program, sizes: Mapping[str, int]) -> tuple[Program, tuple[Stage, ...]]:
+    """The graph passes, in order; the batch stays symbolic."""
+    graph = bind(program.graph, sizes) if sizes else program.graph
+    stages = [Stage("graph", graph)]
+    for name, change in PASSES:
+        graph = change(graph)
+        stages.append(Stage(name, graph))
+    return replace(program, graph=graph), tuple(stages)
+
+
+def compile_module(
+    module: Module,
+    options: Options,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    cache: Any = None,
+    workers: Workers | None = None,
+    done: Callable[[str, Built], None] | None = None,
+) -> Compiled:
+    """Compile every program of a module. `cache` has `get(kind, key)` and `put(kind, key, bytes)`; without it nothing is kept."""
+    target = host_target(options)
+    fronts = {name: transform(program, sizes or {}) for name, program in module.programs.items()}
+    programs: dict[str, CompiledProgram] = {}
+    sources: dict[str, KernelSource] = {}
+    for name, (program, stages) in fronts.items():
+        lowered = lower(program, target.lower_contraction)
+        kernels = kernel_sources(lowered, target)
+        keys = [kernel.key(target.environment) for kernel in kernels]
+        sources |= dict(zip(keys, kernels, strict=True))
+        names = dict(enumerate(keys))
+        programs[name] = CompiledProgram(program, stages, lowered, kernels, plan_program(lowered, names))
+    objects, built = build_objects(sources, target, cache, workers, done)
+    plan = ExecutablePlan(
+        programs=tuple(p.plan for p in programs.values()),
+        persistent=tuple(
+            PersistentPlan(b.path, b.type.dtype.value, tuple(_size(n) for n in b.type.shape), b.role.value, _initial(b.initial))
+            for b in module.buffers.values()
+        ),
+        constants=tuple(_constants(programs)),
+        kernels=tuple(KernelPlan(key, key, sources[key].symbol) for key in sources),
+        features=target.features,
+        notes={"module": module.name, "width": target.width},
+    )
+    constants = {name: op.attr("data").data for p in programs.values() for name, op in p.lowered.constants.items()}
+    return Compiled(module, plan, objects, constants, programs, built)
+
+
+def build_objects(
+    sources: Mapping[str, KernelSource], target: Target, cache: Any, workers: Workers | None, done: Callable[[str, Built], None] | None
+) -> tuple[dict[str, bytes], dict[str, Built]]:
+    """Object code of every kernel, from the cache or compiled now."""
+    objects: dict[str, bytes] = {}
+    if cache is not None:
+        for key in sources:
+            code = cache.get("object", key)
+            if code is not None:
+                objects[key] = code
+    missing = {key: source for key, source in sources.items() if key not in objects}
+    built: dict[str, Built] = {}
+    if missing:
+        pool = workers or Workers()
+        try:
+            built = pool.compile(missing, done)
+        finally:
+            if workers is None:
+                pool.close()
+        for key, kernel in built.items():
+            objects[key] = kernel.code
+            if cache is not None:
+                cache.put("object", key, kernel.code)
+    return objects, built
+
+
+def _constants(programs: Mapping[str, CompiledProgram]) -> list[ConstantPlan]:
+    plans = []
+    for program in programs.values():
+        for name, op in program.lowered.constants.items():
+            t = op.attr("data").type
+            plans.append(ConstantPlan(name, t.dtype.value, tuple(_size(n) for n in t.shape)))
+    return plans
+
+
+def _size(extent: object) -> int:
+    assert isinstance(extent, int), f"a persistent buffer with an unbound size: {extent}"
+    return extent
+
+
+def _initial(initial: Any) -> dict[str, Any]:
+    return {"kind": initial.kind, "settings": dict(initial.settings), "stream": initial.stream}
