@@ -57,7 +57,10 @@ class Unary(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Binary(Expr):
-    """Arithmetic (`dtype` of the operands) or a comparison (`bool`)."""
+    """Arithmetic (`dtype` of the operands) or a comparison (`bool`).
+
+    `max` and `min` are NaN where an operand is. `floordiv` and `mod` are for integers: rounded to minus infinity, 0 where y is 0.
+    """
 
     op: str
     x: Expr
@@ -67,6 +70,8 @@ class Binary(Expr):
 
 @dataclass(frozen=True, slots=True)
 class Select(Expr):
+    """Only the side that is chosen is read: an index of the other side may lie outside its tensor."""
+
     condition: Expr
     x: Expr
     y: Expr

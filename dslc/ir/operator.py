@@ -73,6 +73,7 @@ class Operator:
     elementwise: ClassVar[bool] = False
     draw: ClassVar[bool] = False  # takes (seed, counter) scalars and a `stream` attribute: a random operator
     internal: ClassVar[bool] = False  # made by the compiler only, no spelling in the language
+    meta: ClassVar[bool] = False  # a leaf or a note to a transform (constant, grad): no body, replaced before or by lowering
     differentiable: ClassVar[bool] = True
     samples: ClassVar[list[Sample]] = []
     errors: ClassVar[list[BadSample]] = []
@@ -94,10 +95,10 @@ class Operator:
 
     if TYPE_CHECKING:
 
-        def body(self, index: tuple[Any, ...], *readers: Reader, **attrs: Any) -> Expr: ...
-        def expand(self, b: Builder, *values: Value, **attrs: Any) -> Value | tuple[Value, ...]: ...
-        def vjp(self, b: Builder, dy: Any, y: Any, *values: Value, **attrs: Any) -> tuple[Value | None, ...]: ...
-        def contraction(self, *types: TensorType, **attrs: Any) -> ContractionMap: ...
+        body: Callable[..., Expr]
+        expand: Callable[..., Value | tuple[Value, ...]]
+        vjp: Callable[..., tuple[Value | None, ...]]
+        contraction: Callable[..., ContractionMap]
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -107,14 +108,14 @@ def operator(cls: type[Operator]) -> type[Operator]:
     """Register an operator; refuses one with a missing part."""
     if "name" not in vars(cls):
         cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
-    missing = [part for part in ("infer", "reference") if not cls.has(part)]
+    missing = [part for part in ("infer", "reference") if not (cls.has(part) or (cls.meta and part == "reference"))]
     if not cls.__doc__ or cls.__doc__ == Operator.__doc__:
         missing.append("docstring")
-    if not (cls.has("body") or cls.has("expand")):
+    if not (cls.meta or cls.has("body") or cls.has("expand")):
         missing.append("body or expand")
     if cls.differentiable and not (cls.has("vjp") or cls.has("expand")):
         missing.append("vjp, expand or differentiable = False")
-    if not cls.samples:
+    if not (cls.meta or cls.samples):
         missing.append("samples")
     if missing:
         raise TypeError(f"operator {cls.name} lacks {', '.join(missing)}")

@@ -1,0 +1,104 @@
+"""The reference executor: runs a graph with each operator's NumPy reference, for tests and for `--verify`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from dslc.ir import dims
+from dslc.ir.dims import Dim, DimExpr
+from dslc.ir.graph import ConstantData, Graph, Op, Value
+from dslc.ir.operator import OPERATORS
+from dslc.ir.types import DType, TensorType
+
+Array = np.ndarray[Any, Any]
+
+
+class InterpreterError(ValueError):
+    """Arrays that do not fit the graph, or an operation that has no reference."""
+
+
+def interpret(graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int] | None = None, *, wide: bool = False) -> list[Array]:
+    """The outputs of `graph` for arrays of its inputs.
+
+    `sizes` gives the value of each symbolic size; those that are an axis of an input may be left out. With `wide`, f32 is
+    computed as f64 throughout, constants and conversions included: the yardstick for errors of f32 kernels.
+    Raises InterpreterError where the arrays do not fit, or for an operation that a transform must replace first.
+    """
+    values = evaluate(graph, arrays, sizes, wide=wide)
+    return [values[value] for value in graph.outputs]
+
+
+def evaluate(graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int] | None = None, *, wide: bool = False) -> dict[Value, Array]:
+    """Every value of the graph, so that two stages of the compiler can be compared value by value."""
+    if len(arrays) != len(graph.inputs):
+        raise InterpreterError(f"the graph has {len(graph.inputs)} inputs, not {len(arrays)}")
+    given = [np.asarray(array) for array in arrays]
+    bound = _bind(graph.inputs, given, sizes or {})
+    values: dict[Value, Array] = {}
+    for value, array in zip(graph.inputs, given, strict=True):
+        values[value] = _checked(value, array.astype(_numpy(value.type.dtype, wide), copy=False), bound, "an input")
+    with np.errstate(all="ignore"):
+        for op in graph.ops:
+            results = _run(op, [values[value] for value in op.inputs], bound, wide)
+            for value, array in zip(op.outputs, results, strict=True):
+                values[value] = _checked(value, array.astype(_numpy(value.type.dtype, wide), copy=False), bound, op.kind)
+    return values
+
+
+def _run(op: Op, arrays: list[Array], sizes: Mapping[str, int], wide: bool) -> tuple[Array, ...]:
+    operator = OPERATORS[op.kind]
+    if not operator.has("reference"):
+        raise InterpreterError(f"{op.kind} is replaced by a transform before a graph runs")
+    attrs = {name: _resolved(attr, sizes, wide) for name, attr in op.attrs}
+    made = operator.reference(*arrays, **attrs)
+    return tuple(np.asarray(array) for array in made) if len(op.outputs) > 1 or isinstance(made, tuple) else (np.asarray(made),)
+
+
+def _resolved(attr: Any, sizes: Mapping[str, int], wide: bool) -> Any:
+    """An attribute with its symbolic sizes as integers."""
+    if isinstance(attr, tuple):
+        return tuple(_resolved(part, sizes, wide) for part in attr)
+    if isinstance(attr, DimExpr):
+        return dims.evaluate(attr, sizes)
+    if isinstance(attr, ConstantData):
+        return replace(attr, type=_resolved_type(attr.type, sizes))
+    return DType.F64 if wide and attr is DType.F32 else attr
+
+
+def _resolved_type(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    return type.with_shape(tuple(dims.evaluate(size, sizes) for size in type.shape))
+
+
+def _numpy(dtype: DType, wide: bool) -> np.dtype[np.generic]:
+    return DType.F64.numpy if wide and dtype == DType.F32 else dtype.numpy
+
+
+def _bind(inputs: Sequence[Value], arrays: Sequence[Array], sizes: Mapping[str, int]) -> dict[str, int]:
+    """`sizes`, and the symbolic sizes that are an axis of an input by themselves."""
+    bound = dict(sizes)
+    for value, array in zip(inputs, arrays, strict=True):
+        if array.ndim != value.type.rank:
+            raise InterpreterError(f"{value} is {value.type}, not an array of {array.ndim} axes")
+        for size, actual in zip(value.type.shape, array.shape, strict=True):
+            names = sorted(dims.names(size))
+            if len(names) == 1 and size == dims.name(names[0]):
+                bound.setdefault(names[0], int(actual))
+    return bound
+
+
+def _checked(value: Value, array: Array, sizes: Mapping[str, int], what: str) -> Array:
+    expected = tuple(_evaluate(size, sizes) for size in value.type.shape)
+    if array.shape != expected:
+        raise InterpreterError(f"{value}: {value.type}, {what}, should have the shape {list(expected)}, not {list(array.shape)}")
+    return array
+
+
+def _evaluate(size: Dim, sizes: Mapping[str, int]) -> int:
+    try:
+        return dims.evaluate(size, sizes)
+    except dims.DimError as error:
+        raise InterpreterError(str(error)) from error
