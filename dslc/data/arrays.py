@@ -67,11 +67,15 @@ def _collected(examples: Iterable[object], fields: Sequence[Field], where: str) 
         for field, part in zip(fields, parts, strict=True):
             columns[field.name].append(part)
     try:
-        return {name: np.stack([np.asarray(p) for p in parts]) if parts else np.empty(0) for name, parts in columns.items()}
+        return {f.name: _stacked(f, columns[f.name]) for f in fields}
     except (ValueError, TypeError) as error:
         raise refuse(
             "DL0709", f"{where}: the examples do not stack to arrays: {error}", "every example must have the same shapes"
         ) from error
+
+
+def _stacked(field: Field, parts: Sequence[object]) -> Array:
+    return np.stack([np.asarray(part) for part in parts]) if parts else np.empty((0, *field.shape), field.numpy)
 
 
 def _names(fields: Sequence[Field]) -> str:

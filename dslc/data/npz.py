@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,13 +13,17 @@ import numpy as np
 
 from dslc.data.description import Array, Field, refuse
 
+_PARSING = (SyntaxError, tokenize.TokenError, struct.error)  # what NumPy lets through from a damaged array header
+
 
 def read_npz(path: Path, fields: Sequence[Field]) -> tuple[Mapping[str, Array], Mapping[str, Array] | None]:
     """The training and test arrays: `image`, or `train_image` and `test_image` where the file has both parts. Never unpickles."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        with path.open("rb") as raw:
+            if not zipfile.is_zipfile(raw):
                 raise refuse("DL0703", f"{path} is no .npz file", "write one with numpy.savez(path, image=..., label=...)")
+            raw.seek(0)
+            file: np.lib.npyio.NpzFile = np.load(raw, allow_pickle=False)
             names = set(file.files)
             train = {f.name: _member(file, path, names, f.name, ("train_", "")) for f in fields}
             prefixed = any(f"test_{f.name}" in names for f in fields)
@@ -25,7 +31,7 @@ def read_npz(path: Path, fields: Sequence[Field]) -> tuple[Mapping[str, Array], 
             return train, test
     except FileNotFoundError as error:
         raise refuse("DL0702", f"there is no file {path}") from error
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError, *_PARSING) as error:
         raise refuse(
             "DL0703", f"cannot read {path}: {error}", "write it with numpy.savez; arrays of Python objects are not read"
         ) from error
