@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from dslc.backends.cpu.tiles import Variant, address_text, chunk_arguments, print_tile
-from dslc.lowering.contraction import linear
-from dslc.lowering.tiling import GridLoop, Schedule, Segment, Tiled
+from dslc.lowering.contraction import Axis, linear
+from dslc.lowering.tiling import GridLoop, Schedule, Tiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class _Kernel:
         self.variants: dict[Variant, None] = {}
         self.lines: list[str] = []
         self.index = {axis.name: f"i{n}" for n, axis in enumerate(self.c.outputs)}
-        self.parallel = [g for g in s.grid if not g.inner or g.block]
+        self.chunks: list[tuple[str, Axis]] = []  # the variable of each loop over chunks and its axis
 
     def _say(self, text: str, depth: int) -> None:
         self.lines.append("    " * depth + text)
@@ -43,12 +43,10 @@ class _Kernel:
     # ---- counts
 
     def _count(self, g: GridLoop) -> str:
-        axis = self.c.axis(g.axis)
         if g.axis not in self.tiled:
             return self._extent(g.axis)
         t = self.tiled[g.axis]
         if t.runtime:
-            assert not g.block or g.inner or True
             tiles = f"({self._extent(g.axis)} + {t.size - 1}) // {t.size}" if t.size > 1 else self._extent(g.axis)
             if not g.block:
                 return tiles
@@ -56,7 +54,6 @@ class _Kernel:
         count = sum(seg.count or 0 for seg in t.segments)
         if not g.block:
             return str(count)
-        del axis
         return str(g.block) if g.inner else str(-(-count // g.block))
 
     def _extent(self, name: str) -> str:
@@ -102,7 +99,6 @@ class _Kernel:
         r = self.s.reduction
         if r.single:
             return depth
-        self.chunks = []
         first, last = [], []
         for n, axis in enumerate(r.outside):
             self._say(f"for q{n} in range({self._extent(axis.name)}):", depth)
@@ -118,7 +114,7 @@ class _Kernel:
             first.append(f"q{n}")
             last.append(f"q{n} + {r.block} >= {extent}")
             if "steps" in chunk_arguments(self.s):
-                self._say(f"steps = min({r.block}, {extent} - q{n})", depth)
+                self._say(f"steps = {r.block} if q{n} + {r.block} <= {extent} else {extent} - q{n}", depth)
         if "begun" in chunk_arguments(self.s):
             self._say(f"begun = {' + '.join(first)}", depth)
         if "last" in chunk_arguments(self.s):
@@ -176,14 +172,11 @@ class _Kernel:
 
     def _dispatch(self, depth: int) -> None:
         s = self.s
-        choices: list[list[tuple[str, Tiled | None, Segment | None]]] = []
-        del choices
         tiled = [*s.rows, *s.columns, *([s.lanes] if s.lanes else [])]
         runtime = next((t for t in tiled if t.runtime), None)
-        terms = [(self.index[a.name], a) for a in self.c.outputs]
-        self._say(f"a = offset(P0, {self._address('a', terms)})", depth)
-        self._say(f"b = offset(P1, {self._address('b', terms)})", depth)
-        self._say(f"c = offset(P2, {self._address('c', terms)})", depth)
+        self._say(f"a = offset(P0, {self._address('a')})", depth)
+        self._say(f"b = offset(P1, {self._address('b')})", depth)
+        self._say(f"c = offset(P2, {self._address('c')})", depth)
         words = [b for b, _ in self.c.buffers]
         for n, (buffer, d) in enumerate(self.c.addresses):
             constant, strides = linear(d)
@@ -240,8 +233,7 @@ class _Kernel:
         pointers = ["a", "b", "c", *(f"x{n}" for n in range(len(self.c.addresses)))]
         self._say(f"{variant.name}({', '.join([*pointers, *chunk_arguments(s)])})", depth)
 
-    def _address(self, operand: str, terms: list[tuple[str, object]]) -> str:
-        del terms
+    def _address(self, operand: str) -> str:
         base = {"a": self.c.a0, "b": self.c.b0, "c": self.c.c0}[operand]
         strides = [(self.index[a.name], {"a": a.a, "b": a.b, "c": a.c or 0}[operand]) for a in self.c.outputs]
         if operand != "c" and not self.s.reduction.single:

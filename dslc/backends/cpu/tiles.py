@@ -11,9 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 
-from dslc.ir.dims import Dim
 from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Unary
-from dslc.ir.types import DType
 from dslc.lowering.contraction import Axis, coefficient, walk
 from dslc.lowering.tiling import LANES, Schedule, Tiled
 
@@ -341,14 +339,6 @@ def _sum(*terms: str) -> str:
     return " + ".join(t for t in terms if t != "0") or "0"
 
 
-def element(dtype: DType) -> str:
-    return dtype.value
-
-
 def address_text(base: int, terms: list[tuple[str, int]]) -> str:
     """`base + name * stride + ...` without terms that are zero."""
     return _sum(str(base), *(_times(n, s) for n, s in terms))
-
-
-__all__ = ["TilePrinter", "Variant", "address_text", "chunk_arguments", "expression_lines", "print_tile"]
-_ = Dim

@@ -1,0 +1,258 @@
+"""Contractions: C[o] = epilogue(sum over k of A[...] * B[...]) over named axes with one stride an operand.
+
+One description serves matmul, batched matmul, convolution and all their gradients. An operand's layout is nothing but its
+strides: a packed or blocked operand has an axis more (n outer, n inner), a convolution's window shares strides between output
+and kernel axes, and padding is a halo that the operand's buffer already has. `tiling.plan` chooses how to run one.
+
+What the result's bits depend on is decided here and only here, from the contraction alone: the form (lanes along an output
+axis, or along a reduction axis), the order of the reduction, and where it is cut into chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from dslc.ir.dims import Dim, DimExpr, substitute
+from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Store, Unary
+from dslc.ir.types import DType
+
+CHUNK = 768
+"""The longest run of fma into one accumulator. Chunk sums are added in order: the rounding error grows with the root of
+this length, not of the whole reduction."""
+
+FINISHED = Acc(DType.F32)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One loop. `extent` None is the run-time batch times `per_batch`; strides count elements, 0 = the operand lacks the axis.
+
+    `c` is None for a reduction axis.
+    """
+
+    name: str
+    extent: int | None
+    a: int
+    b: int
+    c: int | None
+    per_batch: int = 1
+
+    @property
+    def reduction(self) -> bool:
+        return self.c is None
+
+    def size(self, batch: int) -> int:
+        return self.per_batch * batch if self.extent is None else self.extent
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """The axes in any order, base offsets in elements, and what happens to a finished sum.
+
+    Buffer arguments are 0 for A, 1 for B, 2 for C; `Load`s of the epilogue and the `Store`s in `also` name further ones (a
+    Load of buffer 2 reads C's old value). Their addresses are affine in the names of the output axes. With `accumulate` the
+    sum starts from C's old value. A sum of more than one chunk is kept in C between chunks: then no other argument of the
+    epilogue may overlap C (`uses_output_as_scratch`).
+    """
+
+    axes: tuple[Axis, ...]
+    dtype: DType = DType.F32
+    a0: int = 0
+    b0: int = 0
+    c0: int = 0
+    epilogue: Expr = FINISHED
+    also: tuple[Store, ...] = ()
+    accumulate: bool = False
+
+    def axis(self, name: str) -> Axis:
+        return next(a for a in self.axes if a.name == name)
+
+    @property
+    def outputs(self) -> tuple[Axis, ...]:
+        return tuple(a for a in self.axes if not a.reduction)
+
+    @property
+    def reductions(self) -> tuple[Axis, ...]:
+        return tuple(a for a in self.axes if a.reduction)
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        return (self.epilogue, *(s.value for s in self.also))
+
+    @property
+    def addresses(self) -> tuple[tuple[int, Dim], ...]:
+        """(buffer, address) of every access of the epilogue, each once, in order of appearance."""
+        found = {(e.buffer, e.address): None for x in self.expressions for e in walk(x) if isinstance(e, Load)}
+        found |= {(s.buffer, s.address): None for s in self.also}
+        return tuple(found)
+
+    @property
+    def buffers(self) -> tuple[tuple[int, DType], ...]:
+        """(buffer, element type) of every argument, in the order of the kernel's arguments."""
+        types = {0: self.dtype, 1: self.dtype, 2: self.dtype}
+        types |= {e.buffer: e.dtype for x in self.expressions for e in walk(x) if isinstance(e, Load)}
+        types |= {s.buffer: s.value.dtype for s in self.also}
+        return tuple(sorted(types.items()))
+
+    def flops(self, batch: int = 1) -> int:
+        total = 2
+        for axis in self.axes:
+            total *= axis.size(batch)
+        return total
+
+
+def walk(e: Expr) -> Iterator[Expr]:
+    """The expression and everything in it."""
+    yield e
+    for name in ("x", "y", "condition"):
+        if hasattr(e, name):
+            yield from walk(getattr(e, name))
+
+
+def rewrite_addresses(e: Expr, change: Callable[[Dim], Dim]) -> Expr:
+    match e:
+        case Load():
+            return replace(e, address=change(e.address))
+        case Unary() | Cast():
+            return replace(e, x=rewrite_addresses(e.x, change))
+        case Binary():
+            return replace(e, x=rewrite_addresses(e.x, change), y=rewrite_addresses(e.y, change))
+        case Select():
+            condition, x, y = (rewrite_addresses(p, change) for p in (e.condition, e.x, e.y))
+            return Select(condition, x, y, e.dtype)
+        case Const() | Acc():
+            return e
+        case _:
+            raise TypeError(f"{type(e).__name__} cannot stand in a contraction's epilogue")
+
+
+def linear(d: Dim) -> tuple[int, Mapping[str, int]]:
+    """The constant and the coefficient of each name of an affine expression."""
+    if isinstance(d, int):
+        return d, {}
+    constant, coefficients = 0, {}
+    for monomial, factor in d.terms:
+        if not monomial:
+            constant = factor
+            continue
+        [(atom, power)] = monomial
+        assert isinstance(atom, str) and power == 1, f"{d} is not affine"
+        coefficients[atom] = factor
+    return constant, coefficients
+
+
+def coefficient(d: Dim, name: str) -> int:
+    return linear(d)[1].get(name, 0)
+
+
+# ---- normal form ----------------------------------------------------------------------------------------------------
+
+
+def normalise(c: Contraction) -> Contraction:
+    """The same contraction with as few axes as possible: axes of extent 1 dropped, neighbours in every operand merged."""
+    gone = {a.name: 0 for a in c.axes if a.extent == 1}
+    axes = [a for a in c.axes if a.extent != 1]
+    c = _without(replace(c, axes=tuple(axes)), gone)
+    while (pair := _mergeable(c)) is not None:
+        outer, inner = pair
+        if outer.extent is None:
+            merged = replace(inner, extent=None, per_batch=outer.per_batch * _static(inner))
+        else:
+            merged = replace(inner, extent=outer.extent * _static(inner))
+        axes = [merged if a is inner else a for a in c.axes if a is not outer]
+        c = _without(replace(c, axes=tuple(axes)), {outer.name: 0})
+    return c
+
+
+def _static(axis: Axis) -> int:
+    assert axis.extent is not None
+    return axis.extent
+
+
+def _without(c: Contraction, names: Mapping[str, int]) -> Contraction:
+    if not names:
+        return c
+
+    def change(d: Dim) -> Dim:
+        return substitute(d, dict(names)) if isinstance(d, DimExpr) else d
+
+    return replace(
+        c,
+        epilogue=rewrite_addresses(c.epilogue, change),
+        also=tuple(Store(s.buffer, change(s.address), rewrite_addresses(s.value, change)) for s in c.also),
+    )
+
+
+def _mergeable(c: Contraction) -> tuple[Axis, Axis] | None:
+    for outer in c.axes:
+        for inner in c.axes:
+            if outer is inner or outer.reduction != inner.reduction or inner.extent is None:
+                continue
+            strides = [(outer.a, inner.a), (outer.b, inner.b)]
+            if outer.c is not None and inner.c is not None:
+                strides.append((outer.c, inner.c))
+            strides += [(coefficient(d, outer.name), coefficient(d, inner.name)) for _, d in c.addresses]
+            if all(o == i * inner.extent for o, i in strides):
+                return outer, inner
+    return None
+
+
+# ---- what the bits depend on ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The order of a reduction: loops outside the register tile, the axis that is cut (`block` steps a chunk), loops inside.
+
+    A chunk is one run through `block` steps of `cut` and all of `inner`; the last name is the innermost loop.
+    """
+
+    outside: tuple[Axis, ...]
+    cut: Axis | None
+    block: int
+    inside: tuple[Axis, ...]
+
+    @property
+    def single(self) -> bool:
+        """One chunk holds everything."""
+        return not self.outside and (self.cut is None or self.cut.extent == self.block)
+
+    @property
+    def steps(self) -> int:
+        """The fmas of an accumulator in a full chunk (vector steps in dot form)."""
+        total = self.block
+        for axis in self.inside:
+            total *= _static(axis)
+        return total
+
+
+def order_reduction(c: Contraction, dot: Axis | None, vector_is_a: bool) -> Reduction:
+    """Loops by falling stride in the operand that is read in vectors, then cut to chunks of at most CHUNK steps.
+
+    In dot form the axis `dot` is innermost and counts one step for every 16 lanes.
+    """
+
+    def key(a: Axis) -> tuple[bool, int, int]:
+        first, second = (a.a, a.b) if vector_is_a else (a.b, a.a)
+        return a.extent is None, abs(first), abs(second)
+
+    axes = sorted((a for a in c.reductions if a is not dot), key=key, reverse=True)
+    inside = [dot] if dot else []
+    steps = -(-_static(dot) // 16) if dot else 1
+    while axes and axes[-1].extent is not None and steps * axes[-1].extent <= CHUNK:
+        steps *= axes[-1].extent
+        inside.insert(0, axes.pop())
+    if not axes:
+        if inside and not dot:  # the outermost loop inside is the cut axis, in one block
+            return Reduction((), inside[0], _static(inside[0]), tuple(inside[1:]))
+        return Reduction((), None, 1, tuple(inside))
+    cut, block = axes[-1], max(1, CHUNK // steps)
+    if cut.extent is not None:
+        block = -(-cut.extent // -(-cut.extent // block))
+    return Reduction(tuple(axes[:-1]), cut, block, tuple(inside))
+
+
+def uses_output_as_scratch(c: Contraction, reduction: Reduction) -> bool:
+    """Whether C holds partial sums while the kernel runs."""
+    return not reduction.single
