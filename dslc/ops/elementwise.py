@@ -51,8 +51,8 @@ class Binary(Operator):
         return loops.binary(self.name, read(x, index), read(y, index))
 
 
-class Unary(Operator):
-    """Base of the operators of one operand."""
+class Pointwise(Operator):
+    """Base of the operators of one operand, whatever their settings."""
 
     family = "math"
     elementwise = True
@@ -60,9 +60,13 @@ class Unary(Operator):
     samples = [Sample(((5, 4),)), Sample(((),)), Sample(((5, 1, 3),))]
     errors = [BadSample((TensorType(I32, (2,)),), {}, "floating-point")]
 
-    def infer(self, x: TensorType) -> TensorType:
+    def infer(self, x: TensorType, **attrs: Any) -> TensorType:
         require(self.kind, self.name, x)
         return x
+
+
+class Unary(Pointwise):
+    """Base of the operators that are one function of the loop language, of the same name."""
 
     def body(self, index: Index, x: Reader) -> Expr:
         return loops.unary(self.name, read(x, index))

@@ -19,6 +19,7 @@ from dslc.ops.shapes import (
     Shape,
     broadcast,
     check_shape,
+    cut,
     ints,
     listing,
     normal_axis,
@@ -254,12 +255,3 @@ class Concat(Operator):
 
     def reference(self, *xs: Array, axis: int) -> Any:
         return np.concatenate(xs, axis=axis)
-
-
-def cut(b: Builder, x: Value, axis: int, start: Dim, stop: Dim) -> Value:
-    """The part of x with `start <= index < stop` along one axis."""
-    rank = x.type.rank
-    starts = tuple(start if a == axis else 0 for a in range(rank))
-    stops = tuple(stop if a == axis else size for a, size in enumerate(x.type.shape))
-    result: Value = b.slice(x, starts=starts, stops=stops, steps=(1,) * rank)
-    return result
