@@ -5,10 +5,15 @@ from __future__ import annotations
 from dslc.ops import activations as activations
 from dslc.ops import calculus as calculus
 from dslc.ops import constants as constants
+from dslc.ops import contraction as contraction
+from dslc.ops import convolution as convolution
 from dslc.ops import elementwise as elementwise
 from dslc.ops import indexing as indexing
 from dslc.ops import layouts as layouts
 from dslc.ops import logic as logic
+from dslc.ops import losses as losses
 from dslc.ops import movement as movement
+from dslc.ops import norms as norms
+from dslc.ops import pooling as pooling
 from dslc.ops import reductions as reductions
 from dslc.ops import slicing as slicing
