@@ -90,7 +90,7 @@ def compile_module(
     programs: dict[str, CompiledProgram] = {}
     sources: dict[str, KernelSource] = {}
     for name, (program, stages) in fronts.items():
-        lowered = lower(program, target.lower_contraction)
+        lowered = lower(program)
         kernels = kernel_sources(lowered, target)
         keys = [kernel.key(target.environment) for kernel in kernels]
         sources |= dict(zip(keys, kernels, strict=True))

@@ -14,7 +14,7 @@ from dslc.diagnostics import Span
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
-from dslc.ir.loops import Acc, ContractionMap, Expr, Gathered, Random, Read, Reader, Reduce, Unary, Binary, var
+from dslc.ir.loops import Acc, Binary, ContractionMap, Expr, Gathered, Random, Read, Reader, Reduce, Unary, var
 from dslc.ir.operator import OPERATORS
 from dslc.lowering.indices import rewrite, walk
 

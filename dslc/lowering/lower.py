@@ -1,21 +1,35 @@
 """A program's graph -> steps: kernels as loop programs, their arguments, and where every buffer lies."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dslc.diagnostics import Span
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
-from dslc.ir.loops import Expr, For, Gathered, Load, LoadAt, LoopProgram, Read, Reduce, Stmt, Store, var
+from dslc.ir.loops import Acc, Expr, For, Gathered, Load, LoadAt, LoopProgram, Read, Reader, Reduce, Stmt, Store, var
 from dslc.ir.module import PortKind, Program
 from dslc.ir.types import DType
-from dslc.lowering.fuse import Nest, body_of, fuse, is_contraction, unroll_small
+from dslc.lowering.contraction import Contraction
+from dslc.lowering.fuse import NOMINAL_BATCH, Nest, body_of, fuse, is_contraction, unroll_small, value_at
 from dslc.lowering.indices import map_indices, rewrite, walk
 from dslc.lowering.layout import Layout, row_major
+from dslc.lowering.operands import (
+    border,
+    copy_nest,
+    default_layout,
+    describe,
+    needs_scratch,
+    operand_read,
+    overhang,
+    with_halo,
+    with_operands,
+)
 from dslc.lowering.schedule import BATCH, SMALL_WORK, Loops, nest_of, schedule
+from dslc.lowering.tiling import plan as plan_tiles
 
+PACK_CYCLES = 1.5  # an element of a copy that reorders axes
 LARGEST_KERNEL = 120  # expressions; more would be slow to compile
 
 
@@ -32,7 +46,7 @@ class Place:
 class Step:
     """One kernel call before memory is planned: arguments are values."""
 
-    program: object  # LoopProgram, or a contraction's schedule
+    program: LoopProgram | Contraction
     args: tuple[Value, ...]
     reads: frozenset[Value]
     writes: frozenset[Value]
@@ -60,7 +74,6 @@ class Lowering:
     program: Program
     graph: Graph
     bound: int
-    lower_contraction: Callable[[Lowering, Nest], list[Step] | None] | None = None
     places: dict[Value, Place] = field(default_factory=dict)
     constants: dict[str, Op] = field(default_factory=dict)
     next_id: int = 0
@@ -70,26 +83,37 @@ class Lowering:
         return Value(self.next_id, like.type)
 
 
-def lower(program: Program, lower_contraction: Callable[[Lowering, Nest], list[Step] | None] | None = None) -> Lowered:
+def lower(program: Program) -> Lowered:
     """Steps of a bound program (every size an integer or a multiple of the batch)."""
-    state = Lowering(program, program.graph, program.bound or 1, lower_contraction)
+    state = Lowering(program, program.graph, program.bound or 1)
     state.next_id = program.graph.next_id()
     nests = list(fuse(program.graph))
     nests, outputs = _bind_outputs(state, nests)
     nests = _ordered(state, nests)
     for nest in nests:
         if nest.value not in state.places:
-            state.places[nest.value] = Place("arena", "", row_major(nest.value.type.shape))
+            state.places[nest.value] = Place("arena", "", default_layout(nest.value.type))
+    nests = prepare(state, nests)
     steps: list[Step] = []
     group: list[list[Nest]] = []
     for nest in nests:
-        contraction = state.lower_contraction(state, nest) if nest.contraction is not None and state.lower_contraction else None
-        if contraction is not None:
+        layout = state.places[nest.value].layout
+        if layout.halo:
             steps += _kernels(state, group)
             group = []
-            steps += contraction
-            continue
-        nest = _plain(state, nest)
+            label = f"{nest.label} border"
+            steps.append(Step(border(layout, nest.value.type.dtype, program.batch), (nest.value,), frozenset(), frozenset({nest.value}), False, label, nest.span))
+        if nest.contraction is not None:
+            contraction = _contraction(state, nest)
+            if contraction is not None:
+                steps += _kernels(state, group)
+                group = []
+                steps.append(contraction)
+                continue
+            nest, first = _without_epilogue(state, nest)
+            if first is not None:
+                steps += [*_kernels(state, group), first]
+                group = []
         if not _join(group, nest):
             steps += _kernels(state, group)
             group = [[nest]]
@@ -222,21 +246,161 @@ def _through_copy(state: Lowering, nests: list[Nest], value: Value) -> list[Nest
 # ---- kernels from nests --------------------------------------------------------------------------------------------
 
 
-def _plain(state: Lowering, nest: Nest) -> Nest:
-    """A contraction without register tiles, as an ordinary sum."""
-    if nest.contraction is None:
-        return nest
-    op = state.graph.producers()[nest.contraction.value]
-    from dslc.ir.loops import Acc, Reader
+def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
+    """Operands of contractions get memory they can be walked in: views where strides reach, halos, copies, packed weights."""
+    done: list[Nest] = []
+    halos: dict[Value, Layout] = {}
+    copies: dict[tuple[Value, Layout], Value] = {}
+    made = {nest.value for nest in nests}
+    for nest in nests:
+        if nest.contraction is None:
+            done.append(nest)
+            continue
+        it = nest.contraction
+        operands = []
+        for value, index in ((it.a, it.map.a), (it.b, it.map.b)):
+            operand = operand_read(value, index, set(state.places), state.graph.producers())
+            axes = dict(it.map.axes)
+            base = operand.value if operand is not None else value
+            layout = halos.get(base) or (state.places[base].layout if base in state.places else default_layout(value.type))
+            if operand is not None:
+                before, after = overhang(operand, axes, state.bound, state.program.batch)
+                if not any(before) and not any(after):
+                    operands.append(value)
+                    continue
+                if operand.value == value and value in made and state.places[value].region == "arena":
+                    halos[value] = with_halo(layout, before, after)
+                    operands.append(value)
+                    continue
+                assert operand.value == value, "a view does not reach beyond its value"
+                layout = with_halo(default_layout(value.type), before, after)
+            else:
+                layout = default_layout(value.type)
+            key = (value, layout)
+            if key not in copies:
+                copies[key] = state.new_value(value)
+                done.append(copy_nest(value, copies[key], set(state.places), state.graph.producers()))
+                state.places[copies[key]] = Place("arena", "", layout)
+            operands.append(copies[key])
+        done.append(with_operands(nest, *operands))
+    for value, layout in halos.items():
+        state.places[value] = replace(state.places[value], layout=layout)
+    return _packed(state, done)
 
+
+def _packed(state: Lowering, nests: list[Nest]) -> list[Nest]:
+    """Parameters are copied to the order in which a contraction reads them fastest, where the copy costs less than it gains."""
+    done: list[Nest] = []
+    copies: dict[tuple[Value, Layout], Value] = {}
+    for nest in nests:
+        it = nest.contraction
+        if it is not None:
+            operands = [it.a, it.b]
+            for position, value in enumerate(operands):
+                layout = _best_order(state, nest, position)
+                if layout is None:
+                    continue
+                if (value, layout) not in copies:
+                    copy = state.new_value(value)
+                    copies[value, layout] = copy
+                    done.append(copy_nest(value, copy, set(state.places), state.graph.producers()))
+                    state.places[copy] = Place("arena", "", layout)
+                nest = with_operands(nest, *(copies[value, layout] if n == position else v for n, v in enumerate(_operands_of(nest))))
+        done.append(nest)
+    return done
+
+
+def _operands_of(nest: Nest) -> tuple[Value, Value]:
+    assert nest.contraction is not None
+    return nest.contraction.a, nest.contraction.b
+
+
+def _best_order(state: Lowering, nest: Nest, position: int) -> Layout | None:
+    """A better axis order for a persistent operand, or None. The choice is made for 16 lanes, so that every width makes the same."""
+    value = _operands_of(nest)[position]
+    place = state.places.get(value)
+    if place is None or place.region != "persistent" or value.type.rank < 2:
+        return None
+    described = _describe(state, nest)
+    if described is None:
+        return None
+    now = cycles(described[0], NOMINAL_BATCH)
+    best: tuple[float, Layout] | None = None
+    for innermost in range(value.type.rank):
+        order = (*(n for n in range(value.type.rank) if n != innermost), innermost)
+        if value.type.rank == 4:  # a window's axes outermost, then the other channel axis
+            order = (2, 3, *(n for n in (0, 1) if n != innermost), innermost) if innermost < 2 else order
+        layout = replace(place.layout, order=order)
+        trial = state.new_value(value)
+        state.places[trial] = Place("arena", "", layout)
+        operands = tuple(trial if n == position else v for n, v in enumerate(_operands_of(nest)))
+        other = _describe(state, with_operands(nest, *operands))
+        del state.places[trial]
+        if other is None:
+            continue
+        size = layout.size
+        assert isinstance(size, int)
+        cost = cycles(other[0], NOMINAL_BATCH) + PACK_CYCLES * size
+        if best is None or cost < best[0]:
+            best = cost, layout
+    return best[1] if best is not None and best[0] < now else None
+
+
+def cycles(c: Contraction, batch: int) -> float:
+    """Estimated cycles of a contraction at a nominal batch."""
+    return plan_tiles(c, 16).cycles
+
+
+def _describe(state: Lowering, nest: Nest) -> tuple[Contraction, tuple[Value, ...]] | None:
+    it = nest.contraction
+    assert it is not None
+    keep, producer = set(state.places), state.graph.producers()
+    a, b = (operand_read(v, index, keep, producer) for v, index in ((it.a, it.map.a), (it.b, it.map.b)))
+    if a is None or b is None:
+        return None
+    by_id = {v.id: v for v in state.places}
+    return describe(nest, a, b, lambda v: state.places[v].layout, by_id.__getitem__, state.program.batch, state.bound)
+
+
+def _contraction(state: Lowering, nest: Nest) -> Step | None:
+    """The step of a contraction with its epilogue, where strides reach everything."""
+    described = _describe(state, nest)
+    if described is None:
+        return None
+    contraction, args = described
+    if needs_scratch(contraction):
+        mine = state.places[nest.value]
+        if any((p := state.places[v]).region == mine.region and p.name == mine.name and mine.name for v in args if v != nest.value):
+            return None
+    assert nest.contraction is not None
+    return Step(contraction, args, frozenset(args) - {nest.value}, frozenset({nest.value}), False, nest.contraction.kind, nest.span)
+
+
+def _without_epilogue(state: Lowering, nest: Nest) -> tuple[Nest, Step | None]:
+    """The contraction alone into memory of its own, and what was its epilogue as an ordinary nest.
+
+    Where even that cannot be walked by strides, the sum is computed by its definition.
+    """
+    it = nest.contraction
+    assert it is not None
+    target = Value(it.value.id, it.value.type)
+    if target == nest.value:
+        target = state.new_value(it.value)
+    state.places[target] = Place("arena", "", default_layout(target.type))
+    names = tuple(f"i{n}" for n in range(target.type.rank))
+    alone = Nest(target, names, Acc(target.type.dtype), nest.span, nest.label, it)
+    read = Read(target.id, tuple(map(var, nest.index)), target.type.dtype)
+    rest = replace(nest, expr=rewrite(nest.expr, lambda e: read if isinstance(e, Acc) else e), contraction=None)
+    step = None if it.value == nest.value and not isinstance(nest.expr, Acc) else _contraction(state, alone)
+    if step is not None:
+        return rest, step
+    op = state.graph.producers()[it.value]
     readers = tuple(Reader(v.type, lambda i, v=v: _operand(state, v, i), v.id) for v in op.inputs)  # type: ignore[misc]
     total = body_of(op, tuple(map(var, nest.index)), readers)
-    return replace(nest, expr=rewrite(nest.expr, lambda e: total if isinstance(e, Acc) else e), contraction=None)
+    return replace(nest, expr=rewrite(nest.expr, lambda e: total if isinstance(e, Acc) else e), contraction=None), None
 
 
 def _operand(state: Lowering, value: Value, index: tuple[Dim, ...]) -> Expr:
-    from dslc.lowering.fuse import value_at
-
     return value_at(value, index, set(state.places), state.graph.producers())
 
 
@@ -376,6 +540,3 @@ def canonical(program: LoopProgram) -> LoopProgram:
         return Store(s.buffer, change(s.address), value)
 
     return LoopProgram(program.buffers, tuple(stmt(s) for s in program.body), program.serial)
-
-
-__all__ = ["LoadAt", "Lowered", "Lowering", "Place", "Step", "lower"]

@@ -171,9 +171,7 @@ def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...])
                 if isinstance(node, Load):
                     weight = 1.0 if not is_reduce or any(v in dims.names(node.address) for v in reduces) else 0.1
                     cost += weight * _access_cost(node.address, name)
-                elif isinstance(node, LoadAt):
-                    cost += 8.0
-                elif isinstance(node, IndexValue | Random) and coefficient(node.index, name) is None:
+                elif isinstance(node, LoadAt) or (isinstance(node, IndexValue | Random) and coefficient(node.index, name) is None):
                     cost += 8.0
         cost = max(cost, 0.5) * full
         if is_reduce:

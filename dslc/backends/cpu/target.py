@@ -1,17 +1,17 @@
 """The CPU back end as the compiler sees it: what the machine offers, and kernel sources for lowered steps."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import llvmlite.binding as llvm
 
 from dslc.backends.cpu.build import KernelSource
+from dslc.backends.cpu.contract import emit as emit_contraction
 from dslc.backends.cpu.emit import emit
 from dslc.ir.loops import LoopProgram
-from dslc.lowering.fuse import Nest
-from dslc.lowering.lower import Lowered, Lowering, Step
+from dslc.lowering.lower import Lowered
+from dslc.lowering.tiling import plan
 from dslc.options import Options
 
 BACKEND_VERSION = 1  # raised when generated code changes without its source text changing
@@ -25,7 +25,6 @@ class Target:
     cpu: str
     features: tuple[str, ...]
     environment: str
-    lower_contraction: Callable[[Lowering, Nest], list[Step] | None] | None = None
 
 
 def host_target(options: Options) -> Target:
@@ -46,6 +45,5 @@ def kernel_sources(lowered: Lowered, target: Target) -> tuple[KernelSource, ...]
         if isinstance(step.program, LoopProgram):
             sources.append(KernelSource(emit(step.program, target.width), "kernel", target.width))
         else:
-            assert isinstance(step.program, KernelSource)
-            sources.append(step.program)
+            sources.append(KernelSource(emit_contraction(plan(step.program, target.width)).text, "kernel", target.width))
     return tuple(sources)
