@@ -97,7 +97,7 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class PortPlan:
-    """An input, output or setting (a 0-d input with a default that keeps its last value) and the buffer that holds it.
+    """An input, output or setting (a scalar that a call may leave out where it has a default) and the buffer that holds it.
 
     An output's buffer may lie in any region; outside `output` its content is copied out after the last step.
     """
@@ -301,6 +301,10 @@ def _validate_program(
             if index != IMMEDIATE:
                 _require(0 <= index < len(program.buffers), f"{where}: step {step.label!r} names buffer {index}")
                 _require(0 <= offset <= program.buffers[index].nbytes, f"{where}: step {step.label!r} starts outside buffer {index}")
+    for step in program.prologue:
+        for index, _ in step.args:
+            outside = index != IMMEDIATE and program.buffers[index].region in ("input", "output")
+            _require(not outside, f"{where}: prologue step {step.label!r} uses an input or output")
     for port in (*program.inputs, *program.outputs, *program.settings):
         _require(0 <= port.buffer < len(program.buffers), f"{where}: port {port.name!r} names buffer {port.buffer}")
         buffer = program.buffers[port.buffer]

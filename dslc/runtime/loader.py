@@ -43,7 +43,7 @@ class Symbols:
 class Library:
     """Linked object code. Addresses are valid while the object lives; what it calls lives as long."""
 
-    __slots__ = ("__weakref__", "addresses", "name", "_tracker", "_needs")
+    __slots__ = ("__weakref__", "_needs", "_tracker", "addresses", "name")
 
     def __init__(self, name: str, addresses: Mapping[str, int], tracker: Any, needs: Sequence[Library]):
         self.name = name

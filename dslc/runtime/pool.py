@@ -33,8 +33,8 @@ from dslc.runtime.loader import Library, LoadError, load_object
 
 MAX_THREADS = 256
 SPIN_S, IDLE_S, STEAL_S = 100e-6, 200e-6, 3e-6
-YIELDS = 20
-CROWDED_SPIN_S, CROWDED_IDLE_S = 5e-6, 10e-6
+POLITE_S = 5e-6
+CROWDED_SPIN_S, CROWDED_IDLE_S = 20e-6, 50e-6  # with more workers than processors
 _log = logging.getLogger("dslc.pool")
 
 
@@ -173,7 +173,7 @@ class Pool:
             code.STEAL: steal,
             code.SPIN: steal + round((CROWDED_SPIN_S if crowded else SPIN_S) / turn),
             code.IDLE: round((CROWDED_IDLE_S if crowded else IDLE_S) / turn),
-            code.YIELDS: YIELDS,
+            code.POLITE: round(POLITE_S / turn),
         }
         for offset, value in settings.items():
             ctypes.c_int64.from_address(state + offset).value = value

@@ -11,13 +11,13 @@ its steps are serial). A share is claimed by compare-and-swap before it is run, 
 Which thread runs a share never changes what it computes. A thread that lags behind reads nothing but the pool's state until a
 claim succeeds, and a claim succeeds only while its group is open: the caller need not wait for threads that do nothing.
 
-Waiting is: spin, then sched_yield, then sleep on the epoch (futex). State words, 64-bit, byte offsets:
+Waiting is: spin, then spin with a sched_yield now and then, then sleep on the epoch (futex). State words, 64-bit, byte offsets:
 
     0 EPOCH   counts published groups; 8 + 16 * (epoch % 2): GROUP and SHARES of that epoch (0 shares: idle). Two slots, so that
               a reader who finds EPOCH unchanged after reading its slot has read one consistent pair
   128 COMPLETED shares of this group          256 workers asleep (a flag)      264 caller asleep (a flag)
   384 MUTEX   0 free, 1 held, 2 held and awaited
-  512 JOB, 520 ERROR, 528 STOP, 536 WORKERS, 544 STEAL, 552 SPIN, 560 IDLE, 568 YIELDS (turns of the wait loop)
+  512 JOB, 520 ERROR, 528 STOP, 536 WORKERS, 544 STEAL, 552 SPIN, 560 IDLE, 568 POLITE (turns of the wait loop)
   640 + 128 * share: CLAIM, the epoch in which this share was last claimed
 
 A job: [threads, batch, profile, number of groups] then groups of three words [first row, end row, shares], then a zero word. A row:
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 STATE_BYTES = 640
 CLAIM_BYTES = 128
-EPOCH, JOB, ERROR, STOP, WORKERS, STEAL, SPIN, IDLE, YIELDS, CLAIMS = 0, 512, 520, 528, 536, 544, 552, 560, 568, 640
+EPOCH, JOB, ERROR, STOP, WORKERS, STEAL, SPIN, IDLE, POLITE, CLAIMS = 0, 512, 520, 528, 536, 544, 552, 560, 568, 640
 SERIAL = 1
 BARRIER = 2
 ROW_HEADER_WORDS = 4
@@ -343,7 +343,7 @@ define internal void @participate(ptr %state, i64 %me, i64 %until) {
   %soon = add i64 %steal.part, 1
   %spin = call i64 @read(ptr %state, i64 552)
   %idle = call i64 @read(ptr %state, i64 560)
-  %yields = call i64 @read(ptr %state, i64 568)
+  %patience.turns = call i64 @read(ptr %state, i64 568)
   %is.worker = icmp ne i64 %me, 0
   br label %loop
 loop:
@@ -409,16 +409,18 @@ others:
   store i1 %helped, ptr %helped.slot
   br label %loop
 patience:
-  %spinning = icmp ult i64 %turns, %limit
-  br i1 %spinning, label %relax, label %tired
+  %tired = icmp uge i64 %turns, %limit
+  br i1 %tired, label %sleep, label %awake
+awake:
+  ; after a while every 64th turn lets another thread have this processor: it may be the one that is waited for
+  %low.bits = and i64 %turns, 63
+  %round = icmp eq i64 %low.bits, 0
+  %long = icmp uge i64 %turns, %patience.turns
+  %polite = and i1 %round, %long
+  br i1 %polite, label %yield, label %relax
 relax:
   {PAUSE}
   br label %loop
-tired:
-  %with.yields = add i64 %limit, %yields
-  %yielding = icmp ult i64 %turns, %with.yields
-  %polite = and i1 %yielding, %busy
-  br i1 %polite, label %yield, label %sleep
 yield:
   call i32 @sched_yield()
   br label %loop

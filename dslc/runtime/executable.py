@@ -1,0 +1,438 @@
+"""Programs that can be called: buffers in memory, object code linked, step tables built once and patched a call.
+
+    executable = Executable(plan, objects, constants)
+    executable.set("LeNet.head.w", array)
+    results = executable.program("forward")({"image": batch})          # {"logits": fresh array}
+
+All programs of one executable share its persistent buffers and its arena: calls from several threads run one after the other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dslc.ir.plan import ALIGNMENT, ExecutablePlan, MemoryReport, PortPlan, ProgramPlan, concrete, memory_report, scales
+from dslc.runtime import loader
+from dslc.runtime.arena import Arena
+from dslc.runtime.cache import Cache
+from dslc.runtime.convert import DTYPES, Array, Scalar, address_of, check_shape, convert, did_you_mean, refuse, show_array
+from dslc.runtime.job import BATCH_WORD, PROFILE_WORD, Job
+from dslc.runtime.pool import Pool, shared_pool, thread_count
+
+Inputs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """One step of a profiled call. `seconds`: from its first thread's start to its last one's end; `busy`: summed over threads."""
+
+    number: int
+    kernel: str
+    label: str
+    span: str
+    seconds: float
+    busy: float
+
+
+class Executable:
+    """The programs of a plan with their memory. `threads`: into how many shares steps are cut (one a processor if None)."""
+
+    def __init__(
+        self,
+        plan: ExecutablePlan,
+        objects: Mapping[str, bytes],
+        constants: Mapping[str, Array] | None = None,
+        threads: int | None = None,
+        cache: Cache | None = None,
+        guarded: bool = False,
+        pool: Pool | None = None,
+    ):
+        loader.check_features(plan.features)
+        self.plan = plan
+        self.pool = pool or shared_pool(thread_count(threads), cache)
+        self.threads = self.pool.threads
+        self.arena = Arena(guarded)
+        self.lock = threading.RLock()
+        self.version = 1  # rises with every change of a persistent buffer that a prologue may have read
+        self._libraries, self._kernels = _link(plan, objects)
+        self._roles = {p.name: p.role for p in plan.persistent}
+        self._shapes = {p.name: p for p in plan.persistent}
+        self._buffers = {p.name: aligned_zeros(p.dtype, p.shape) for p in plan.persistent}
+        self._constants = {c.name: _constant(c.name, c.dtype, c.shape, (constants or {}).get(c.name)) for c in plan.constants}
+        self._programs = {p.name: Program(self, p) for p in plan.programs}
+        _alive.add(self)
+
+    def program(self, name: str) -> Program:
+        """The program of that name; DL0657 where there is none."""
+        try:
+            return self._programs[name]
+        except KeyError:
+            raise refuse("DL0657", f"there is no program `{name}` here", did_you_mean(name, self._programs)) from None
+
+    def call(
+        self, program: str, inputs: Inputs, settings: Inputs | None = None, out: Mapping[str, Array] | None = None, batch: int = 0
+    ) -> dict[str, Array]:
+        """Run a program once; see `Program.__call__`."""
+        return self.program(program)(inputs, settings, out, batch)
+
+    def memory(self, program: str, batch: int = 1) -> MemoryReport:
+        """Exact bytes that a call of this batch needs."""
+        return memory_report(self.plan, program, batch, self.threads)
+
+    # ------------------------------------------------------------------------------------------- persistent buffers
+
+    def names(self, role: str | None = None) -> tuple[str, ...]:
+        """Persistent buffers of a role, or all but the packed ones."""
+        return tuple(n for n, r in self._roles.items() if r == role or (role is None and r != "packed"))
+
+    def get(self, name: str) -> Array:
+        """A copy of a persistent buffer."""
+        with self.lock:
+            return self._buffer(name).copy()
+
+    def set(self, name: str, value: Any) -> None:
+        """Fill a persistent buffer; DL0659 for an unknown name or a wrong shape."""
+        buffer = self._buffer(name)
+        plan = self._shapes[name]
+        array = convert(name, plan.dtype, value)
+        if array.shape != plan.shape:
+            raise refuse("DL0659", f"`{name}` is {show_array(array)}, it must have the shape {list(plan.shape)}")
+        with self.lock:
+            buffer[...] = array
+            self.version += 1
+
+    def view(self, name: str) -> Array:
+        """The buffer itself; call `touch` after writing to it, and hold `lock` where other threads run programs."""
+        return self._buffer(name)
+
+    def touch(self) -> None:
+        """Say that persistent buffers were changed through `view`: prologues run again."""
+        with self.lock:
+            self.version += 1
+
+    def _buffer(self, name: str) -> Array:
+        try:
+            return self._buffers[name]
+        except KeyError:
+            raise refuse("DL0659", f"there is no persistent buffer `{name}`", did_you_mean(name, self.names())) from None
+
+
+class _InputPort:
+    """What the hot path checks of an input."""
+
+    __slots__ = ("dtype", "factor", "name", "port", "shape", "tail", "words")
+
+    def __init__(self, port: PortPlan, words: list[tuple[Any, int, int]]):
+        self.name, self.dtype, self.port, self.words = port.name, DTYPES[port.dtype], port, words
+        first = port.shape[0] if port.shape else 0
+        self.factor = 0 if isinstance(first, int) else first[1]
+        self.shape = concrete(port.shape, 1)
+        self.tail = self.shape[1:]
+
+
+class Program:
+    """One program of an executable. Call it with its inputs; results are fresh arrays by name."""
+
+    def __init__(self, executable: Executable, plan: ProgramPlan):
+        self.executable = executable
+        self.plan = plan
+        kernels, threads = executable._kernels, executable.threads
+        self._job = Job(plan, plan.steps, kernels, threads)
+        self._prologue = Job(plan, plan.prologue, kernels, threads)
+        self._prologue_version = 0
+        self._block = aligned_zeros("i64", (max(1, len(plan.settings)),))
+        self._scalars = {p.name: Scalar(p, plan.buffers[p.buffer].offset) for p in plan.settings}
+        self._defaults = {p.name: p.default for p in plan.settings if p.default is not None}
+        self._needed = frozenset(self._scalars) - frozenset(self._defaults)
+        self._block_is_default = False
+        self._inputs = [_InputPort(p, self._words(p.buffer)) for p in plan.inputs]
+        self._input_names = frozenset(p.name for p in plan.inputs)
+        self._direct = [(p, DTYPES[p.dtype], self._words(p.buffer)) for p in plan.outputs if plan.buffers[p.buffer].region == "output"]
+        self._copied = [p for p in plan.outputs if plan.buffers[p.buffer].region != "output"]
+        self._fixed_outputs = [(p.name, concrete(p.shape, 1), dtype, words, scales(p.shape)) for p, dtype, words in self._direct]
+        self._batched = plan.batch_bound is not None
+        self._input_index = {p.buffer: number for number, p in enumerate(plan.inputs)}
+        self._batch = self._capacity = 0  # what the tables were written for
+        self._generation = -1
+        self._addresses: dict[int, int] = {}
+
+    def __call__(
+        self, inputs: Inputs, settings: Inputs | None = None, out: Mapping[str, Array] | None = None, batch: int = 0
+    ) -> dict[str, Array]:
+        """Run it. `settings` are scalars; what is left out has its default. `out` takes results instead of fresh arrays.
+
+        The batch is the inputs' leading extent; `batch` says it where no input has one. Diagnostics: DL0650 to DL0660.
+        """
+        arrays, batch = self._check_inputs(inputs, batch)
+        direct = self._fresh(batch)
+        results: dict[str, Array] = direct
+        if out is not None:
+            results = self._check_out(out, batch, arrays)
+            for name, array in results.items():
+                if name in direct and not any(np.may_share_memory(array, a) for a in arrays):
+                    direct[name] = array
+        executable = self.executable
+        with executable.lock:
+            if settings or not self._block_is_default:
+                self._write_settings(settings or {})
+            if batch != self._batch or self._generation != executable.arena.generation:
+                self._place(batch)
+            for port, array in zip(self._inputs, arrays, strict=True):
+                address = address_of(array)
+                for words, at, offset in port.words:
+                    words[at] = address + offset
+            for name, _, _, places, _ in self._fixed_outputs:
+                address = address_of(direct[name])
+                for words, at, offset in places:
+                    words[at] = address + offset
+            self._run()
+            for output in self._copied:
+                direct[output.name] = self._read(output, batch, arrays)
+        if out is None:
+            return direct
+        for name, array in results.items():
+            if array is not direct[name]:
+                array[...] = direct[name]
+        return results
+
+    def profile(self, inputs: Inputs, settings: Inputs | None = None, batch: int = 0) -> list[StepTime]:
+        """Run it once with a clock around every kernel call."""
+        threads = self.executable.threads
+        times = np.zeros((len(self.plan.steps), threads, 2), np.int64)
+        with self.executable.lock:
+            self._job.words[PROFILE_WORD] = address_of(times)
+            try:
+                self(inputs, settings, None, batch)
+            finally:
+                self._job.words[PROFILE_WORD] = 0
+        rows = []
+        for number, step in enumerate(self.plan.steps):
+            ran = times[number][times[number, :, 1] > 0]
+            wall = (ran[:, 1].max() - ran[:, 0].min()) * 1e-9 if len(ran) else 0.0
+            busy = (ran[:, 1] - ran[:, 0]).sum() * 1e-9
+            rows.append(StepTime(number, step.kernel, step.label, step.span, float(wall), float(busy)))
+        return rows
+
+    # ------------------------------------------------------------------------------------------------------- inputs
+
+    def _check_inputs(self, inputs: Inputs, batch: int) -> tuple[list[Array], int]:
+        if len(inputs) != len(self._inputs):
+            self._refuse_names(inputs)
+        arrays = []
+        known = batch
+        for port in self._inputs:
+            try:
+                array = inputs[port.name]
+            except KeyError:
+                raise self._refuse_names(inputs) from None
+            if (
+                type(array) is not np.ndarray
+                or array.dtype is not port.dtype
+                or not ((flags := array.flags).c_contiguous and flags.aligned)
+            ):
+                array = convert(port.name, port.port.dtype, array)
+            shape = array.shape
+            if port.factor == 0:
+                if shape != port.shape:
+                    check_shape(port.port, array)
+            else:
+                count = shape[0] if port.factor == 1 and shape and shape[1:] == port.tail else check_shape(port.port, array)
+                if count != known:
+                    if known:
+                        raise refuse("DL0653", f"input `{port.name}` has a batch of {count}, the others {known}")
+                    known = count
+                    if not 0 < count <= (self.plan.batch_bound or 0):
+                        self._refuse_batch(count)
+            arrays.append(array)
+        if batch or (self._batched and not known):
+            self._refuse_batch(known)
+        return arrays, known or 1
+
+    def _refuse_batch(self, batch: int) -> None:
+        bound = self.plan.batch_bound
+        if bound is None:
+            if batch not in (0, 1):
+                raise refuse("DL0653", f"program `{self.plan.name}` has no batch, {batch} was asked for")
+        elif not 0 < batch <= bound:
+            several = "compile it with a larger bound, as in `dim N <= 1024`, or split the batch"
+            hint = several if batch else "hand in at least one example" if self._inputs else "say how many: `batch = 4`"
+            raise refuse("DL0653", f"a batch of {batch}, program `{self.plan.name}` takes 1 to {bound}", hint)
+
+    def _refuse_names(self, inputs: Inputs) -> Exception:
+        for name in inputs:
+            if name not in self._input_names:
+                raise refuse("DL0650", f"program `{self.plan.name}` has no input `{name}`", did_you_mean(name, self._input_names))
+        missing = sorted(self._input_names - set(inputs))
+        raise refuse("DL0650", f"program `{self.plan.name}` needs {', '.join(f'`{n}`' for n in missing)}")
+
+    def _write_settings(self, settings: Inputs) -> None:
+        self._block_is_default = False
+        for name in settings:
+            if name not in self._scalars:
+                raise refuse("DL0654", f"program `{self.plan.name}` has no setting `{name}`", did_you_mean(name, self._scalars))
+        missing = self._needed - set(settings)
+        if missing:
+            raise refuse("DL0654", f"program `{self.plan.name}` needs the setting `{min(missing)}`")
+        for name, scalar in self._scalars.items():
+            scalar.write(self._block.data.cast("B"), settings.get(name, self._defaults.get(name)))
+        self._block_is_default = not settings
+
+    # ------------------------------------------------------------------------------------------------------ results
+
+    def _fresh(self, batch: int) -> dict[str, Array]:
+        results = {}
+        for name, shape, dtype, _, grows in self._fixed_outputs:
+            results[name] = np.empty((shape[0] * batch, *shape[1:]) if grows else shape, dtype)
+        return results
+
+    def _read(self, port: PortPlan, batch: int, arrays: list[Array]) -> Array:
+        """A copy of a result that lies in the arena, a persistent buffer, a constant or an input."""
+        result = np.empty(concrete(port.shape, batch), DTYPES[port.dtype])
+        if port.buffer in self._input_index:
+            address = address_of(arrays[self._input_index[port.buffer]]) + self.plan.buffers[port.buffer].offset
+        else:
+            address = self._addresses[port.buffer]
+        ctypes.memmove(address_of(result), address, result.nbytes)
+        return result
+
+    def _check_out(self, out: Mapping[str, Array], batch: int, arrays: list[Array]) -> dict[str, Array]:
+        ports = {p.name: p for p in self.plan.outputs}
+        for name in (*out, *ports):
+            if name not in ports:
+                raise refuse("DL0655", f"program `{self.plan.name}` has no output `{name}`", did_you_mean(name, ports))
+            if name not in out:
+                raise refuse("DL0655", f"`out` lacks `{name}`", "give an array for every output")
+        taken: list[Array] = []
+        for name, port in ports.items():
+            array = out[name]
+            shape, dtype = concrete(port.shape, batch), DTYPES[port.dtype]
+            if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape or not array.flags.carray:
+                seen = show_array(array) if isinstance(array, np.ndarray) else type(array).__name__
+                raise refuse("DL0655", f"`out` for `{name}` must be a writeable C-contiguous {port.dtype}{list(shape)}, not {seen}")
+            if any(np.may_share_memory(array, other) for other in taken):
+                raise refuse("DL0655", f"`out` for `{name}` overlaps another result")
+            taken.append(array)
+        return {name: out[name] for name in ports}
+
+    # ---------------------------------------------------------------------------------------------------------- run
+
+    def _run(self) -> None:
+        executable = self.executable
+        run = executable.pool.run
+        if not self._prologue.empty and self._prologue_version != executable.version:
+            self._check(run(self._prologue.address), self._prologue)
+            self._prologue_version = executable.version
+        if not self._job.empty:
+            error = run(self._job.address)
+            if error:
+                self._check(error, self._job)
+        if self.plan.writes:
+            executable.version += 1
+
+    def _check(self, error: int, job: Job) -> None:
+        if error:
+            step = job.steps[(error >> 32) - 1]
+            place = f" ({step.span})" if step.span else ""
+            raise refuse(
+                "DL0658", f"step `{step.label or step.kernel}`{place} of program `{self.plan.name}` failed with status {error & 0xFFFFFFFF}"
+            )
+
+    def _words(self, buffer: int) -> list[tuple[Any, int, int]]:
+        return [
+            (job.words, place.word, place.offset + self.plan.buffers[buffer].offset)
+            for job in (self._job,)
+            for place in job.places.get(buffer, ())
+        ]
+
+    def _place(self, batch: int) -> None:
+        """Have an arena for this batch; write the batch and, where the arena or its division changed, every address in it."""
+        executable, plan = self.executable, self.plan
+        capacity = max(self._capacity, batch if self._batched else 0)
+        executable.arena.reserve(plan.arena_bytes(capacity, executable.threads))
+        generation = executable.arena.generation
+        if (capacity, generation) != (self._capacity, self._generation):
+            self._addresses = self._find(capacity)
+            for job in (self._job, self._prologue):
+                job.place_all(self._addresses.get)
+        for job in (self._job, self._prologue):
+            job.words[BATCH_WORD] = batch
+        self._batch, self._capacity, self._generation = batch, capacity, generation
+
+    def _find(self, capacity: int) -> dict[int, int]:
+        """Where each buffer is, but for inputs and outputs."""
+        executable, plan = self.executable, self.plan
+        base = executable.arena.address
+        batch_base = base + plan.fixed_bytes
+        thread_base = batch_base + capacity * plan.batch_bytes
+        found: dict[int, int] = {}
+        for index, buffer in enumerate(plan.buffers):
+            match buffer.region:
+                case "fixed":
+                    found[index] = base + buffer.offset
+                case "batch":
+                    found[index] = batch_base + buffer.offset * capacity
+                case "thread":
+                    found[index] = thread_base + buffer.offset * executable.threads
+                case "persistent":
+                    found[index] = address_of(executable._buffers[buffer.name]) + buffer.offset
+                case "constant":
+                    found[index] = address_of(executable._constants[buffer.name]) + buffer.offset
+                case "setting":
+                    found[index] = address_of(self._block) + buffer.offset
+        return found
+
+
+def aligned_zeros(dtype: str, shape: tuple[int, ...]) -> Array:
+    """A C-contiguous array of zeros at a multiple of 64 bytes."""
+    wanted = DTYPES[dtype]
+    size = int(np.prod(shape, dtype=object)) * wanted.itemsize
+    try:
+        raw = np.zeros(size + ALIGNMENT, np.uint8)
+    except (MemoryError, ValueError) as error:
+        raise refuse("DL0660", f"there is no room for a buffer of {size:,} bytes") from error
+    start = -address_of(raw) % ALIGNMENT
+    return raw[start : start + size].view(wanted).reshape(shape)
+
+
+def _constant(name: str, dtype: str, shape: tuple[int, ...], value: Array | None) -> Array:
+    if value is None:
+        raise refuse("DL0663", f"the values of constant `{name}` are missing")
+    array = aligned_zeros(dtype, shape)
+    if value.dtype != array.dtype or value.shape != shape:
+        raise refuse("DL0663", f"constant `{name}` is {show_array(value)}, the program wants {dtype}{list(shape)}")
+    array[...] = value
+    array.flags.writeable = False
+    return array
+
+
+def _link(plan: ExecutablePlan, objects: Mapping[str, bytes]) -> tuple[list[loader.Library], dict[str, int]]:
+    """Link what the plan names; the libraries to keep and the kernels' addresses. DL0662 where code is missing or does not fit."""
+    try:
+        wanted = {key: objects[key] for key in plan.object_keys if key in objects}
+        libraries = loader.load_objects(wanted, {k.key: k.needs for k in plan.kernels})
+        return list(libraries.values()), {k.name: libraries[k.key].addresses[k.symbol] for k in plan.kernels}
+    except KeyError as error:
+        raise refuse("DL0662", f"the object code of kernel {str(error)[:60]} is missing", "compile the program again") from error
+    except loader.LoadError as error:
+        raise refuse("DL0662", f"the object code cannot be used: {error}", "compile the program again") from error
+
+
+_alive: weakref.WeakSet[Executable] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """A thread of the parent may have held a lock; it does not exist here."""
+    for executable in list(_alive):
+        executable.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

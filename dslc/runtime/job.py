@@ -1,0 +1,83 @@
+"""A program's steps as the table that the thread pool walks (`pool_code.py` has its layout), with the places to patch.
+
+Addresses that change stand in few places: the batch, the caller's arrays, and whatever lies in the arena when it moves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dslc.ir.plan import IMMEDIATE, ProgramPlan, StepPlan
+from dslc.runtime.pool_code import BARRIER, JOB_HEADER_WORDS, ROW_HEADER_WORDS, SERIAL
+
+BATCH_WORD, PROFILE_WORD = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Word `word` of the table holds the address of a buffer plus `offset`."""
+
+    word: int
+    offset: int
+
+
+class Job:
+    """The table of some steps. `places` says for each buffer where its address stands. Empty where there is nothing to run."""
+
+    def __init__(self, program: ProgramPlan, steps: Sequence[StepPlan], kernels: Mapping[str, int], threads: int):
+        self.steps = tuple(steps)
+        self.places: dict[int, list[Place]] = {}
+        groups = group_steps(steps)
+        rows: list[int] = []
+        header = JOB_HEADER_WORDS + 3 * len(groups) + 1
+        number, records = 0, []
+        for group in groups:
+            begin = len(rows)
+            for step in group:
+                flags = SERIAL * step.serial | BARRIER * step.barrier
+                rows += [kernels[step.kernel], ROW_HEADER_WORDS + len(step.args), flags, number]
+                for buffer, offset in step.args:
+                    if buffer != IMMEDIATE:
+                        self.places.setdefault(buffer, []).append(Place(header + len(rows), offset))
+                    rows.append(offset)
+                number += 1
+            records.append((begin, len(rows), 1 if all(s.serial for s in group) else threads))
+        self._table = (ctypes.c_int64 * (header + len(rows)))()
+        self.address = ctypes.addressof(self._table)
+        self.words = memoryview(self._table).cast("B").cast("q")
+        base = self.address + 8 * header
+        flat = [threads, 0, 0, len(groups)]
+        for begin, end, shares in records:
+            flat += [base + 8 * begin, base + 8 * end, shares]
+        for at, value in enumerate([*flat, 0, *rows]):
+            self.words[at] = value
+        self.empty = not groups
+
+    def place(self, buffer: int, address: int) -> None:
+        """Write where a buffer is."""
+        for place in self.places.get(buffer, ()):
+            self.words[place.word] = address + place.offset
+
+    def place_all(self, address: Callable[[int], int | None]) -> None:
+        """Write where every buffer is; None leaves it for later."""
+        for buffer in self.places:
+            at = address(buffer)
+            if at is not None:
+                self.place(buffer, at)
+
+
+def group_steps(steps: Sequence[StepPlan]) -> list[list[StepPlan]]:
+    """Steps up to each barrier. Runs of serial groups become one: a single thread keeps their order by itself."""
+    groups: list[list[StepPlan]] = []
+    current: list[StepPlan] = []
+    for step in steps:
+        current.append(step)
+        if step.barrier:
+            if groups and all(s.serial for s in (*groups[-1], *current)):
+                groups[-1] += current
+            else:
+                groups.append(current)
+            current = []
+    return [*groups, current] if current else groups
