@@ -173,6 +173,7 @@ def _write(path: Path, checkpoint: Checkpoint, at: StageHook) -> None:
     header: dict[str, object] = {"__metadata__": metadata}
     end = 0
     for name, array in arrays:
+        assert array.dtype.str[1:] in _TYPES, f"{name} is {array.dtype}, which dslc does not have"
         header[name] = {"dtype": _type_name(array), "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
         end += array.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -206,7 +207,7 @@ def _checksum(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
 
 
 def _type_name(array: Array) -> str:
-    return _TYPES[array.dtype.str[1:]]
+    return _TYPES.get(array.dtype.str[1:], str(array.dtype))
 
 
 def _type(array: Array) -> str:

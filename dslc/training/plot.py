@@ -140,7 +140,7 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     spacing = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     first, last = math.floor(low / spacing + 1e-9), math.ceil(high / spacing - 1e-9)
-    return [round(i * spacing, 12) for i in range(first, last + 1)]
+    return [float(f"{i * spacing:.12g}") for i in range(first, last + 1)]
 
 
 def _write_png(path: Path, panels: Sequence[Panel], title: str) -> None:

@@ -1,0 +1,128 @@
+"""`kill -9` at random moments and within saving: little is lost, every checkpoint loads, and the bits are those of a whole run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from victim import EVERY
+
+from dslc.training import checkpoint
+from dslc.training.log import read_log
+
+HERE = Path(__file__).resolve().parent
+EPOCHS = 80  # 1,840 steps
+
+
+def start(folder: Path, *arguments: object, epochs: int = EPOCHS, milliseconds: float = 1) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(HERE.parent.parent), str(HERE)])
+    # One thread of BLAS: the sums of a matrix product must not depend on how busy the machine is.
+    environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(HERE / "victim.py"), str(folder), str(epochs), str(milliseconds), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def ready(process: subprocess.Popen[str]) -> int:
+    """Waits until the process is about to train and returns the step that it begins at."""
+    assert process.stdout is not None
+    word, step = process.stdout.readline().split()
+    assert word == "ready"
+    return int(step)
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    try:
+        process.communicate(timeout=50)
+        return process.returncode
+    finally:
+        process.kill()
+        process.wait()
+
+
+def last_logged_step(folder: Path) -> int:
+    steps = [r["step"] for r in read_log(folder / "log.jsonl") if r["event"] == "steps"]
+    return int(str(steps[-1])) if steps else 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert finish(start(folder, milliseconds=0)) == 0
+    return folder
+
+
+def check_same(folder: Path, whole: Path) -> None:
+    ours, theirs = checkpoint.load(folder / "a.safetensors"), checkpoint.load(whole / "a.safetensors")
+    assert ours.run.step == theirs.run.step == EPOCHS * 23
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for name in ours.tensors:
+        assert ours.tensors[name].tobytes() == theirs.tensors[name].tobytes(), name
+    metrics = [[(r.epoch, r.step, r.metrics, r.test_metrics) for r in c.run.history] for c in (ours, theirs)]
+    assert metrics[0] == metrics[1]
+
+
+def test_kill_at_random_moments(tmp_path: Path, whole: Path) -> None:
+    moments = random.Random(11)
+    reached = kills = 0
+    for _ in range(20):
+        process = start(tmp_path)
+        step = ready(process)
+        assert reached - step <= EVERY, "more than one interval between checkpoints was lost"
+        time.sleep(moments.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        kills += finish(process) == -signal.SIGKILL
+        reached = last_logged_step(tmp_path)
+        if (tmp_path / "a.safetensors").exists():
+            checkpoint.load(tmp_path / "a.safetensors")
+    assert kills == 20, "the run was over before it was killed"
+    process = start(tmp_path, milliseconds=0)
+    assert ready(process) > 0 and finish(process) == 0
+    check_same(tmp_path, whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "log.jsonl"], "a temporary file was left"
+
+
+@pytest.mark.parametrize("stage", ["write", "sync", "rename", "renamed"])
+def test_kill_within_saving(tmp_path: Path, whole: Path, stage: str) -> None:
+    """Five times in each stage; the first kill is in the first checkpoint, when there is no older one."""
+    reached = 0
+    for count in (1, 2, 3, 5, 4):
+        times = count * 8 - 3 if stage == "write" else count  # a checkpoint has eight tensors
+        process = start(tmp_path, stage, times, milliseconds=0)
+        step = ready(process)
+        assert reached - step <= EVERY
+        assert finish(process) == -signal.SIGKILL
+        reached = last_logged_step(tmp_path)
+        if reached > EVERY or stage == "renamed":
+            assert reached - checkpoint.load(tmp_path / "a.safetensors").run.step <= EVERY
+    process = start(tmp_path, milliseconds=0)
+    assert finish(process) == 0
+    check_same(tmp_path, whole)
+
+
+def test_ctrl_c_saves_within_a_second(tmp_path: Path, whole: Path) -> None:
+    process = start(tmp_path)
+    ready(process)
+    time.sleep(0.2)
+    pressed = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == 130
+    assert time.perf_counter() - pressed < 1.0
+    step = checkpoint.load(tmp_path / "a.safetensors").run.step
+    assert step == last_logged_step(tmp_path) > 0, "a step was lost"
+    assert finish(start(tmp_path, milliseconds=0)) == 0
+    check_same(tmp_path, whole)
+
+
+def test_two_whole_runs_write_equal_parameters(tmp_path: Path, whole: Path) -> None:
+    assert finish(start(tmp_path, milliseconds=0)) == 0
+    check_same(tmp_path, whole)
+    weights = checkpoint.load(whole / "a.safetensors").weights
+    assert np.abs(weights["Logistic.w"]).max() > 0.1, "nothing was learned"
