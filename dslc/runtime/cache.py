@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 MAGIC = b"dslc cache 1\n"
@@ -74,7 +73,8 @@ class Cache:
             return False
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomically(path, _head(kind, key, payload) + payload)
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(_head(kind, key, payload) + payload)
         except OSError:
             return False
         self.written += 1
@@ -105,6 +105,8 @@ class Cache:
         """Remove the entries used least recently until the rest takes 80% of the limit; returns how many went."""
         if self.problem:
             return 0
+        import filelock  # here, since few processes ever evict and every start would pay for it
+
         try:
             with filelock.FileLock(self.folder / "lock", timeout=0):
                 return self._evict()
@@ -171,14 +173,14 @@ class Cache:
                 continue
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside `path`, sync, rename: a reader sees the old content or the new, never a part. OSError if not."""
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A new file beside `path` to write; it is synced and takes the name at the end, so that a reader sees the old content or the new."""
     temporary = path.parent / f".{path.name[:40]}.{os.getpid()}.{os.urandom(6).hex()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
