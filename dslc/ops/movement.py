@@ -17,7 +17,6 @@ from dslc.ops.shapes import (
     Array,
     Index,
     Shape,
-    broadcast,
     check_shape,
     cut,
     ints,
@@ -174,15 +173,20 @@ class Expand(Operator):
         Sample(((1, 3, 1),), {"shape": (2, 5, 3, 4)}),
     ]
     errors = [
-        BadSample((TensorType(F32, (2, 3)),), {"shape": (2, 4)}, "axis 1 is 3 and 4"),
+        BadSample((TensorType(F32, (2, 3)),), {"shape": (2, 4)}, "axis 1 is 3, not 4"),
         BadSample((TensorType(F32, (2, 3)),), {"shape": (3,)}, "cannot expand"),
         BadSample((TensorType(F32, (2,)),), {"shape": (1,)}, "cannot expand"),
     ]
 
     def infer(self, x: TensorType, shape: Shape) -> TensorType:
         result = x.with_shape(check_shape(shape))
-        if result.rank < x.rank or broadcast("expand", x, result) != result.shape:
-            raise TypeFailure(f"cannot expand {x} to {result}", inputs=(0,))
+        lead = result.rank - x.rank
+        if lead < 0:
+            raise TypeFailure(f"cannot expand {x} to {result}: it has more axes", inputs=(0,))
+        for axis, size in enumerate(x.shape):
+            if size != 1 and size != result.shape[lead + axis]:
+                message = f"cannot expand {x} to {result}: axis {axis} is {size}, not {result.shape[lead + axis]}"
+                raise TypeFailure(message, inputs=(0,), axes=(axis,))
         return result
 
     def body(self, index: Index, x: Reader, shape: Shape) -> Expr:

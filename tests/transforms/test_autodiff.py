@@ -1,4 +1,5 @@
 """Gradients of whole graphs: against finite differences, nested, through composites, of intermediate values."""
+
 from __future__ import annotations
 
 import numpy as np
