@@ -9,7 +9,7 @@ from typing import Any
 
 from lark import Token, Tree
 
-from dslc.diagnostics import Diagnostic, DiagnosticError, Span
+from dslc.diagnostics import DiagnosticError, Span
 from dslc.frontend import syntax as s
 from dslc.frontend.lex import MAX_NESTING, too_deep
 
@@ -31,15 +31,10 @@ def build(tree: Tree[Token], file: str) -> s.Item:
         built[id(subtree)] = node
         depths[id(subtree)] = depth + isinstance(node, s.Node)
         if depths[id(subtree)] > MAX_NESTING:
-            raise DiagnosticError(deep_tree(span))
+            start = Span(file, span.line, span.column, span.line, span.column + 1)
+            raise DiagnosticError(too_deep(start, start))
     item: s.Item = built[id(tree)]
     return item
-
-
-def deep_tree(span: Span) -> Diagnostic:
-    """Nesting beyond the limit by a chain of operators, calls or `else if`, which need no brackets."""
-    start = Span(span.file, span.line, span.column, span.line, span.column + 1)
-    return too_deep(start, start)
 
 
 class _Rules:

@@ -14,9 +14,12 @@ from lark.exceptions import UnexpectedToken
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
 from dslc.frontend.build import build
-from dslc.frontend.lex import CLOSE, OPEN, Lexed, decode, grammar, lex, reserved_words
+from dslc.frontend.lex import CLOSE, MAX_NESTING, OPEN, Lexed, TooDeep, decode, grammar, lex, reserved_words, too_deep
 from dslc.frontend.slips import Mistake, explain
 from dslc.frontend.syntax import File, Item
+
+# Of Lark's states, before an item is refused as nested too deep: the longest rule pushes fewer than 16 a level.
+MAX_STACK = 16 * MAX_NESTING
 
 # What stands behind the word that begins an item.
 _FOLLOWERS = {
@@ -63,18 +66,28 @@ def parse(text: str | bytes, file: str = "<string>") -> tuple[File, list[Diagnos
 
 def _parse_item(tokens: list[Token], start: int, end: int, file: str) -> Item | Diagnostic:
     parser = grammar().parse_interactive(start="item")
+    stack = parser.parser_state.state_stack
     index = start
     try:
         for index in range(start, end):
             parser.feed_token(tokens[index])
+            if len(stack) > MAX_STACK:
+                return _too_deep(tokens[start], tokens[index], file)
         index = end
         tree = parser.feed_eof(tokens[end - 1])  # type: ignore[no-untyped-call]
+    except TooDeep:
+        return _too_deep(tokens[start], tokens[min(index, end - 1)], file)
     except UnexpectedToken:
         return explain(Mistake(file, tokens, start, index, end, frozenset(parser.accepts())))  # type: ignore[no-untyped-call]
     try:
         return build(tree, file)
     except DiagnosticError as error:
         return error.diagnostics[0]
+
+
+def _too_deep(first: Token, last: Token, file: str) -> Diagnostic:
+    spans = [Span(file, t.line or 1, t.column or 1, t.end_line or 1, t.end_column or 1) for t in (first, last)]
+    return too_deep(spans[1], spans[0])
 
 
 def _pieces(tokens: list[Token]) -> Iterator[tuple[int, int]]:

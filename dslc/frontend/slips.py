@@ -320,10 +320,9 @@ def _unclosed(m: Mistake) -> Diagnostic | None:
     if token is None:
         suspect = _late_close(m)
         if top.type == "LBRACE" and suspect is not None:
-            opener, closer_index = suspect
-            place = m.behind(m.tokens[closer_index - 1])
-            message = "this block is not closed: the next `}` stands where it would close the one around it"
-            return Diagnostic("DL0011", message, place, (Note("opened here", m.at(opener)),), "add `}`")
+            opener, index = suspect
+            message = "this block is not closed: what follows is indented as the block around it"
+            return Diagnostic("DL0011", message, m.behind(m.tokens[index - 1]), (Note("opened here", m.at(opener)),), "add `}`")
         wanted = _closer(top)
         following = m.tokens[m.end] if m.end < len(m.tokens) else None
         ending = f"`{following}`" if following is not None else "the end of the file"
@@ -465,16 +464,18 @@ def _indent(m: Mistake, opener: int) -> int:
 
 
 def _late_close(m: Mistake) -> tuple[Token, int] | None:
-    """The innermost `{` whose `}` is indented as that of a block around it, and the index of that `}`."""
+    """The innermost `{` behind which something is indented as what is around it, and the index of that."""
     stack: list[int] = []
     for i in range(m.start, m.end):
         token = m.tokens[i]
         if token.type == "LBRACE":
             stack.append(i)
-        elif token.type == "RBRACE" and stack:
-            opener = stack.pop()
-            if m.tokens[i - 1].end_line != token.line and (token.column or 1) < _indent(m, opener):
-                return m.tokens[opener], i
+        elif stack and m.tokens[i - 1].end_line != token.line:
+            column, inner = token.column or 1, len(stack) > 1
+            if column < _indent(m, stack[-1]) or (inner and column == _indent(m, stack[-1]) and token.type != "RBRACE"):
+                return m.tokens[stack[-1]], i
+        if token.type == "RBRACE" and stack:
+            stack.pop()
     return None
 
 
