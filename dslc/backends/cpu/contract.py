@@ -44,7 +44,10 @@ class _Kernel:
 
     def _count(self, g: GridLoop) -> str:
         if g.axis not in self.tiled:
-            return self._extent(g.axis)
+            extent = self._extent(g.axis)
+            if not g.block:
+                return extent
+            return str(g.block) if g.inner else f"({extent} + {g.block - 1}) // {g.block}"
         t = self.tiled[g.axis]
         if t.runtime:
             tiles = f"({self._extent(g.axis)} + {t.size - 1}) // {t.size}" if t.size > 1 else self._extent(g.axis)
@@ -153,6 +156,8 @@ class _Kernel:
             at = self.index[axis.name]
             if axis.name not in self.tiled:
                 self._say(f"{at} = {tile}", depth)
+                if len(mine) > 1:
+                    guard = f"{at} < {self._extent(axis.name)}"
                 continue
             t = self.tiled[axis.name]
             if len(mine) > 1:
