@@ -14,8 +14,9 @@ from dslc.ir.types import DType
 from dslc.lowering.contraction import Contraction
 from dslc.lowering.fuse import NOMINAL_BATCH, Nest, body_of, fuse, is_contraction, unroll_small, value_at
 from dslc.lowering.indices import map_indices, rewrite, walk
-from dslc.lowering.layout import Layout, row_major
+from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import (
+    Operand,
     border,
     copy_nest,
     default_layout,
@@ -23,7 +24,6 @@ from dslc.lowering.operands import (
     needs_scratch,
     operand_read,
     overhang,
-    with_halo,
     with_operands,
 )
 from dslc.lowering.schedule import BATCH, SMALL_WORK, Loops, nest_of, schedule
@@ -272,10 +272,9 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
                     halos[value] = with_halo(layout, before, after)
                     operands.append(value)
                     continue
-                assert operand.value == value, "a view does not reach beyond its value"
-                layout = with_halo(default_layout(value.type), before, after)
-            else:
-                layout = default_layout(value.type)
+            # a view cannot have a halo, and what is computed on the way has no memory yet
+            before, after = overhang(Operand(value, index), axes, state.bound, state.program.batch)
+            layout = with_halo(default_layout(value.type), before, after)
             key = (value, layout)
             if key not in copies:
                 copies[key] = state.new_value(value)
@@ -424,10 +423,9 @@ def _join(group: list[list[Nest]], nest: Nest) -> bool:
         if not earlier or _by_rows(nest, earlier):
             last.append(nest)
             return True
-    if nest.value.type.rank and all(n.value.type.rank and n.value.type.shape[0] == nest.value.type.shape[0] for n in members.values()):
-        if _by_rows(nest, inside) and nest.value.type.shape[0] != 1:
-            group.append([nest])
-            return True
+    if nest.value.type.rank and all(n.value.type.rank and n.value.type.shape[0] == nest.value.type.shape[0] for n in members.values()) and nest.value.type.shape[0] != 1 and _by_rows(nest, inside):
+        group.append([nest])
+        return True
     return False
 
 
@@ -499,10 +497,7 @@ def _schedule(state: Lowering, bundle: list[Nest], args: list[Value], keep_rows:
         stores.append(Store(argument(nest.value), address, expr))
     first = bundle[0]
     axes = tuple((n, named(e)) for n, e in zip(first.index, first.value.type.shape, strict=True))
-    renamed = [
-        s if nest.index == first.index else s for nest, s in zip(bundle, stores, strict=True)
-    ]
-    return schedule(tuple(renamed), axes, state.bound, keep_rows)
+    return schedule(tuple(stores), axes, state.bound, keep_rows)
 
 
 def clamped(at: Expr, extent: Dim) -> Expr:

@@ -153,7 +153,7 @@ def _access_cost(d: Dim, name: str) -> float:
 
 def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> tuple[str | None, str | None]:
     """The loop variable to vectorise, or else the reduction variable that runs over the canonical lanes."""
-    reduces = {v: e for v, e in _reduce_extents(stores)}
+    reduces = dict(_reduce_extents(stores))
     vector_reduce = all(not n.op.startswith("arg") for s in stores for n in walk(s.value) if isinstance(n, Reduce))
     best: tuple[float, int, str, bool] | None = None
     candidates = [(name, extent, False) for name, extent in axes]
