@@ -106,8 +106,8 @@ def _inside(name: str, folders: Sequence[Path]) -> Path:
     if not name or "\0" in name:
         raise refuse("DL0702", "the data source names no file", 'write it as "npz:data.npz"')
     for folder in folders:
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()):
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
             raise refuse(
                 "DL0705", f"'{name}' leads out of {folder}", "data files lie in the folder of the .dl file or in one given with --data"
             )

@@ -7,8 +7,8 @@ Each module of this package holds the codes of one stage as a tuple `EXPLANATION
 | DL00xx | characters, tokens and syntax |
 | DL01xx to DL05xx | names, types, dimensions, blocks, recipes |
 | DL06xx | transforms and lowering |
-| DL07xx | data sets, files and runs |
-| DL08xx | training, checkpoints, weights |
+| DL07xx | data sets, training and checkpoints |
+| DL08xx | artifacts, weights and runs |
 | DL09xx | options and the environment |
 """
 

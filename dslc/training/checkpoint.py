@@ -95,18 +95,18 @@ class Checkpoint:
 def save(path: Path, checkpoint: Checkpoint, hook: StageHook | None = None) -> None:
     """Puts the checkpoint at `path`, replacing an older one at once. Error: DL0725 where it cannot be written."""
     at = hook or (lambda stage: None)
-    path = path.resolve()  # through a link, so that the link stays
-    _remove_leftovers(path)
-    temporary = path.with_name(f"{_prefix(path)}{os.getpid()}.tmp")
+    target = path.resolve()  # through a link, so that the link stays
+    _remove_leftovers(target)
+    temporary = target.with_name(f"{_prefix(target)}{os.getpid()}.tmp")
     try:
         try:
             _write(temporary, checkpoint, at)
             at("rename")
-            temporary.replace(path)
+            temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
         at("renamed")
-        _sync_folder(path.parent)
+        _sync_folder(target.parent)
     except OSError as error:
         raise _refused(
             "DL0725",

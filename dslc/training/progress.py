@@ -69,14 +69,22 @@ class LiveProgress(Observer):
         self._notes: list[str] = []
 
     def started(self, run: RunReport) -> None:
-        from rich.console import Console  # here: reading a file or a log needs no terminal library
+        from rich.console import Console  # here: who reads a log needs no terminal library
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
         self._epochs, self._unit = run.epochs, run.unit
-        columns = ("[bold]{task.description}", BarColumn(bar_width=24), MofNCompleteColumn(), "{task.fields[shown]}")
-        parts = [TextColumn(c) if isinstance(c, str) else c for c in columns]
-        # No thread of rich's: the training loop reports ten times a second by itself.
-        self._bar = Progress(*parts, console=Console(file=self._stream, highlight=False), auto_refresh=False, transient=True)
+        # The bar takes the room that the words leave. No thread of rich's: the training loop reports ten times a second by itself.
+        self._bar = Progress(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[shown]}", table_column=Column(no_wrap=True)),
+            console=Console(file=self._stream, highlight=False),
+            auto_refresh=False,
+            transient=True,
+            expand=True,
+        )
         self._task = self._bar.add_task("", total=run.steps, completed=run.resumed or 0, shown="")
         self._bar.start()
         for line in (headline(run), *(f"note: {n}" for n in self._notes)):

@@ -168,7 +168,7 @@ def test_description_round_trip_and_photos() -> None:
     data = open_data("digits", [Field("image", "f32", (64,)), Field("label", "i64")])
     assert DataDescription.from_json(data.description.to_json()) == data.description
     for text in ("", "[]", "{}", '{"name": "x", "fields": [{"name": "a", "dtype": "q8", "shape": []}]}'):
-        with pytest.raises(ValueError):  # noqa: PT011
+        with pytest.raises(ValueError):
             DataDescription.from_json(text)
     photo = np.array([0, 255], np.uint8)
     assert data.description["image"].from_picture(photo).tolist() == [0.0, 1.0]

@@ -1,0 +1,108 @@
+"""DL0701 to DL0709: data sets, from a name, a file or Python."""
+
+from __future__ import annotations
+
+from dslc.explain import Explanation
+
+EXPLANATIONS = (
+    Explanation(
+        "DL0701",
+        "There is no such data source",
+        """
+        A recipe names its data: "digits" comes with dslc; "fashion-mnist" and "mnist" are read in their published formats; "npz:FILE"
+        and "csv:FILE" read files of your own. Data that Python makes is given to `dslc.Trainer(..., data=...)`.
+        """,
+        'data image: f32[N, 64], label: i64[N] from "digit"',
+        'data image: f32[N, 64], label: i64[N] from "digits"',
+        "text",
+    ),
+    Explanation(
+        "DL0702",
+        "A data file is not there",
+        """
+        Data sets are looked for in the folders given with --data, in their subfolders of the data set's name, and, for Fashion-MNIST,
+        where Debian's package `dataset-fashion-mnist` puts it. Files of your own stand beside the .dl file or in a folder of --data.
+        """,
+        "dslc train lenet.dl",
+        "apt install dataset-fashion-mnist\ndslc train lenet.dl --data ~/sets/fashion",
+        "sh",
+    ),
+    Explanation(
+        "DL0703",
+        "A data file is damaged, or of another format",
+        """
+        Headers, sizes and checksums of data files are checked before they are used; a download that was cut off is the usual cause.
+        npz files are read without unpickling: arrays of Python objects are refused, as they could run code.
+        """,
+        "curl -r 0-999999 -O .../train-images-idx3-ubyte.gz",
+        "curl -O .../train-images-idx3-ubyte.gz",
+        "sh",
+    ),
+    Explanation(
+        "DL0704",
+        "The data do not fit the declared field",
+        """
+        The recipe declares for each field a type and the shape of a batch, `image: f32[N, 1, 28, 28]`; the data have another shape, or
+        values that this type does not hold. Axes of size 1 may be left out, and examples may be flat. Nothing is rounded or cut off
+        unseen: fractions are not turned into integers, and integers out of range are refused.
+        """,
+        'data image: f32[N, 3, 8, 8], label: i64[N] from "digits"',
+        'data image: f32[N, 1, 8, 8], label: i64[N] from "digits"',
+        "text",
+    ),
+    Explanation(
+        "DL0705",
+        "A data file lies outside the folders it may lie in",
+        """
+        A .dl file may come from anywhere, so it reads data only from its own folder and from those that you give with --data; names with
+        `..`, absolute names and links that lead out are refused.
+        """,
+        'data x: f32[N, 4], y: i64[N] from "csv:../../secret.csv"',
+        'data x: f32[N, 4], y: i64[N] from "csv:plants.csv"',
+        "text",
+    ),
+    Explanation(
+        "DL0706",
+        "The fields of the data are not all there",
+        """
+        Every declared field needs an array of its name, and all of them as many examples, at least one. An npz file may hold
+        `train_image` and `test_image` instead of `image`.
+        """,
+        'numpy.savez("f.npz", image=x[:100], label=y[:99])',
+        'numpy.savez("f.npz", image=x[:100], label=y[:100])',
+        "python",
+    ),
+    Explanation(
+        "DL0707",
+        "A value in a table is missing or no number",
+        """
+        Every row of a CSV file needs a value in every column that is used. Empty cells, NA and NaN count as missing. They are not filled in,
+        since any choice would change what is learned. A column of words is read as classes where its field is an integer.
+        """,
+        "x,y\n0.5,1\n,0",
+        "x,y\n0.5,1\n0.25,0",
+        "text",
+    ),
+    Explanation(
+        "DL0708",
+        "The columns of a table do not fit the fields",
+        """
+        The first row of a CSV file names its columns. A field of one number an example takes the column of its name, a field of four
+        takes x0 to x3, or the columns that are left when there are four.
+        """,
+        "0.5,0.25,1\n0.125,0.75,0",
+        "x0,x1,y\n0.5,0.25,1\n0.125,0.75,0",
+        "text",
+    ),
+    Explanation(
+        "DL0709",
+        "The Python data cannot be read as examples",
+        """
+        Give a dictionary of arrays by field name, a tuple of arrays in the order of the fields, or an iterable of examples, each a tuple or
+        a dictionary; for a test split, {"train": ..., "test": ...} of these.
+        """,
+        'dslc.Trainer("net.dl", data=(x,))',
+        'dslc.Trainer("net.dl", data={"train": (x, y), "test": (x_test, y_test)})',
+        "python",
+    ),
+)
