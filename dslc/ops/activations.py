@@ -39,7 +39,7 @@ class Relu(Activation):
 
     def vjp(self, b: Builder, dy: Value, y: Value, x: Value) -> tuple[Value]:
         zero = b.scalar(0.0, y.type.dtype)
-        return (b.where(b.gt(y, zero), dy, zero),)
+        return (b.where(b.le(y, zero), zero, dy),)  # NaN passes the gradient on, as in PyTorch
 
     def reference(self, x: Array) -> Any:
         return np.where(x < 0, np.zeros_like(x), x)

@@ -256,9 +256,9 @@ class Extremum(Binary):
     def vjp(self, b: Builder, dz: Value, z: Value, x: Value, y: Value) -> tuple[Value, Value]:
         half = b.mul(dz, b.scalar(0.5, dz.type.dtype))
         zero = b.scalar(0.0, dz.type.dtype)
-        tied = b.where(b.eq(x, y), half, zero)
-        dx = b.where(b.apply(self.strictly, x, y), dz, tied)
-        dy = b.where(b.apply(self.strictly, y, x), dz, tied)
+        won = b.where(b.eq(x, y), half, dz)
+        dx = b.where(b.apply(self.strictly, y, x), zero, won)
+        dy = b.where(b.apply(self.strictly, x, y), zero, won)
         return unbroadcast(b, dx, x.type), unbroadcast(b, dy, y.type)
 
 

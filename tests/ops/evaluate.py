@@ -56,17 +56,25 @@ _BINARY = {
 }
 
 
-def evaluate_body(kind: str, arrays: list[Array], types: list[TensorType], attrs: Mapping[str, Any], result: TensorType) -> Array:
-    """The result of an operator by its body, for concrete types."""
+def evaluate_body(
+    kind: str,
+    arrays: list[Array],
+    types: list[TensorType],
+    attrs: Mapping[str, Any],
+    result: TensorType,
+    sizes: Mapping[str, int] | None = None,
+) -> Array:
+    """The result of an operator by its body; `sizes` has the values of symbolic sizes."""
     operator = OPERATORS[kind]
+    sizes = sizes or {}
     names = [loops.variable("i") for _ in result.shape]
     sources = dict(enumerate(arrays))
     body = operator.body(tuple(loops.var(n) for n in names), *(reader(n, t) for n, t in enumerate(types)), **attrs)
     assert body.dtype == result.dtype, f"the body of {kind} is {body.dtype}, its result {result.dtype}"
-    out = np.zeros(result.shape, result.dtype.numpy)
+    out = np.zeros([dims.evaluate(size, sizes) for size in result.shape], result.dtype.numpy)
     with np.errstate(all="ignore"):
-        for index in np.ndindex(*result.shape):
-            out[index] = evaluate(body, dict(zip(names, index, strict=True)), sources)
+        for index in np.ndindex(*out.shape):
+            out[index] = evaluate(body, {**sizes, **dict(zip(names, index, strict=True))}, sources)
     return out
 
 
