@@ -167,8 +167,8 @@ def _not_an_item(m: Mistake) -> Diagnostic | None:
         if close
         else "an item begins with import, dim, const, precision, block, model, optimizer, train or export"
     )
-    if not close and token.type in _STATEMENTS | {"NAME"} and m.index > m.start:
-        hint = "a statement stands inside the braces of a block or model: is there a `}` too many before it?"
+    if not close and token.type in _STATEMENTS | _CLAUSES | {"NAME"} and m.index > m.start:
+        hint = "this belongs inside the braces of an item: is there a `}` too many before it?"
     return Diagnostic("DL0014", f"expected an item, found {_described(token)}", m.at(token), hint=hint)
 
 
@@ -178,7 +178,7 @@ def _mismatched(m: Mistake) -> Diagnostic | None:
     if token is None or token.type not in CLOSE:
         return None
     top = m.innermost()
-    if top is None:
+    if top is None or (top.type == "LBRACE" and token.type != "RBRACE"):
         return Diagnostic(
             "DL0012", f"this `{token}` closes nothing", m.at(token), hint=f"remove it, or add the `{_opener(token)}` that it closes"
         )
@@ -223,7 +223,7 @@ def _reserved(m: Mistake, word: Token) -> Diagnostic:
 def _assignment_as_comparison(m: Mistake) -> Diagnostic | None:
     """`if n = 3 {`: `=` where a comparison was meant."""
     token = m.token
-    if token is None or token.type != "EQUAL":
+    if token is None or token.type != "EQUAL" or m.starts_line():
         return None
     comparable = bool(m.accepts & _COMPARISONS) or bool(m.accepts & {"AND", "THEN", "LBRACE"})
     top = m.innermost()
@@ -374,8 +374,10 @@ def _plain_hint(m: Mistake) -> str | None:
 def _expected(accepts: frozenset[str]) -> str:
     """The tokens that could stand here, in words."""
     rest = set(accepts)
+    if rest <= {"DOT", "AS"}:
+        return "`.` or `as`"
     words: list[str] = []
-    if {"LPAR", "NAME", "MINUS"} <= rest:
+    if {"LPAR", "NAME", "MINUS", "INT"} <= rest:
         words.append("an expression")
         rest -= {"LPAR", "LSQB", "NAME", "MINUS", "INT", "NUMBER", "STRING", "TRUE", "FALSE", "NOT", "SCAN", "IF", "COLON", "DOTS"}
     operators = bool(rest & {"PLUS", "STAR", "OR", "AND"})
