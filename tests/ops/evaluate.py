@@ -103,6 +103,9 @@ def evaluate(e: Expr, env: Mapping[str, int], sources: Mapping[int, Array]) -> A
             place = [dims.evaluate(i, env) for i in index]
             place[axis] = min(max(int(evaluate(at, env, sources)), 0), dims.evaluate(extent, env) - 1)
             return _element(sources[source], place)
+        case loops.Random(seed, counter, stream, index, dtype):
+            key, step = (int(evaluate(word, env, sources)) for word in (seed, counter))
+            return dtype.numpy.type(_uniform(key, step, stream, dims.evaluate(index, env)))
         case loops.Reduce():
             return _reduce(e, env, sources)
     raise AssertionError(f"no rule for {type(e).__name__}")
@@ -156,3 +159,16 @@ def _reduce(e: loops.Reduce, env: Mapping[str, int], sources: Mapping[int, Array
         if not np.isnan(best) and (np.isnan(term) or better):
             best, where = term, position
     return e.dtype.numpy.type(where if e.op.startswith("arg") else best)
+
+
+def _uniform(seed: int, counter: int, stream: int, index: int) -> float:
+    """24 bits of Philox4x32-10 (Salmon et al. 2011), in Python integers: one block of four words for four indices."""
+    low = 0xFFFFFFFF
+    block = index >> 2
+    c = [block & low, block >> 32, stream & low, counter & low]
+    k = [seed & low, (seed >> 32) & low]
+    for _ in range(10):
+        p, q = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
+        c = [(q >> 32) ^ c[1] ^ k[0], q & low, (p >> 32) ^ c[3] ^ k[1], p & low]
+        k = [(k[0] + 0x9E3779B9) & low, (k[1] + 0xBB67AE85) & low]
+    return (c[index & 3] >> 8) / 2**24

@@ -175,7 +175,7 @@ def test_special_values(kind: str, sample: Sample, dtype: DType) -> None:
 
 
 def differentiable(op: Operator, sample: Sample) -> bool:
-    if not op.differentiable or not sample.gradient or op.draw:
+    if not op.differentiable or not sample.gradient:
         return False
     return any(not isinstance(a, np.ndarray) or a.dtype.kind == "f" for a in sample.inputs)
 
@@ -223,9 +223,7 @@ def test_gradient(kind: str, sample: Sample, order: int) -> None:
 
 
 def test_every_differentiable_operator_has_a_gradient_sample() -> None:
-    missing = [
-        kind for kind, op in OPERATORS.items() if op.differentiable and not op.draw and not any(differentiable(op, s) for s in op.samples)
-    ]
+    missing = [kind for kind, op in OPERATORS.items() if op.differentiable and not any(differentiable(op, s) for s in op.samples)]
     assert not missing
 
 
@@ -302,7 +300,7 @@ def test_two_names_never_broadcast() -> None:
 
 def leading_size(op: Operator, sample: Sample) -> int | None:
     """The first input's leading size, which becomes symbolic."""
-    if not sample.inputs or op.draw:
+    if not sample.inputs:
         return None
     first = sample.inputs[0]
     shape = first.shape if isinstance(first, np.ndarray) else first
