@@ -16,6 +16,7 @@ from numba import types
 from numba.extending import intrinsic, models, register_model
 
 I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+F32, F64 = ir.FloatType(), ir.DoubleType()
 POINTER = ir.PointerType()
 BYTES = I8.as_pointer()
 
@@ -41,8 +42,8 @@ class Element:
 ELEMENTS: dict[str, Element] = {
     e.name: e
     for e in (
-        Element("f32", ir.FloatType(), ir.FloatType(), 4, types.float32, "f"),
-        Element("f64", ir.DoubleType(), ir.DoubleType(), 8, types.float64, "f"),
+        Element("f32", F32, F32, 4, types.float32, "f"),
+        Element("f64", F64, F64, 8, types.float64, "f"),
         Element("i32", I32, I32, 4, types.int32, "i"),
         Element("i64", I64, I64, 8, types.int64, "i"),
         Element("u8", I8, I8, 1, types.uint8, "u"),
@@ -309,6 +310,11 @@ class Lanes:
         second = ir.Constant(self.type, ir.Undefined) if other is None else other.v
         return Lanes(self.b, self.b.shuffle_vector(self.v, second, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))))
 
+    def any(self) -> ir.Value:
+        """Whether some lane of a mask holds, as an i1."""
+        bits = self.b.bitcast(self.v, ir.IntType(self.width))
+        return self.b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0))
+
     def cast(self, instruction: str, element: ir.Type) -> Lanes:
         """An LLVM conversion (sext, zext, trunc, sitofp, fptosi, fpext, ...) to another element type."""
         return Lanes(self.b, getattr(self.b, instruction)(self.v, ir.VectorType(element, self.width)))
@@ -317,14 +323,16 @@ class Lanes:
 Formula = Callable[..., Lanes]
 
 
-def call_formula(builder: ir.IRBuilder, name: str, formula: Formula, arguments: Sequence[ir.Value]) -> ir.Value:
+def call_formula(
+    builder: ir.IRBuilder, name: str, formula: Formula, arguments: Sequence[ir.Value], result: ir.Type | None = None
+) -> ir.Value:
     """Call `formula` as a private function of the module, emitted there once and always inlined by LLVM.
 
-    The function is named `<name>.<type of the first argument>`; its result has that type, too.
+    The function is named `<name>.<type of the first argument>`; its result has that type unless `result` says otherwise.
     """
     module = builder.module
-    result = arguments[0].type
-    full_name = f"dslc.{name}.{llvm_suffix(result)}"
+    full_name = f"dslc.{name}.{llvm_suffix(arguments[0].type)}"
+    result = result or arguments[0].type
     function = module.globals.get(full_name)
     if function is None:
         function = ir.Function(module, ir.FunctionType(result, [a.type for a in arguments]), full_name)

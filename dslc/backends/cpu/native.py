@@ -32,7 +32,7 @@ KERNEL = types.void(types.uintp, types.intp, types.intp, types.intp)  # row, thr
 SELF_CONTAINED = '"no-builtins"'
 
 
-class _Text(CodeLibrary):  # type: ignore[misc]
+class _Text(CodeLibrary):
     """Collects the IR that Numba lowers, and does nothing with it."""
 
     def __init__(self, codegen: Any, name: str) -> None:
@@ -72,7 +72,7 @@ def _functions_only() -> Any:
     return view
 
 
-class _Typing(typing_context.BaseContext):  # type: ignore[misc]
+class _Typing(typing_context.BaseContext):
     """Typing of kernels: Numba's built-in integer arithmetic and loops, and our intrinsics, resolved once each.
 
     Numba resolves every call anew, through all overloads of the function, and registers an intrinsic with its global target.
@@ -107,7 +107,7 @@ class _Typing(typing_context.BaseContext):  # type: ignore[misc]
         return signature
 
 
-class _Target(cpu.CPUContext):  # type: ignore[misc]
+class _Target(cpu.CPUContext):
     """Lowering of kernels: like Numba's CPU target without its runtime library and its arrays, lists and strings."""
 
     def load_additional_registries(self) -> None:
@@ -142,7 +142,7 @@ def _contexts() -> tuple[_Typing, _Target]:
     return kernels, _Target(kernels)
 
 
-class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
+class _Pipeline(compiler.CompilerBase):
     """Numba's passes that a kernel needs: no closures, rewrites, inlining or parallel loops."""
 
     def define_pipelines(self) -> list[Any]:
@@ -163,7 +163,7 @@ class _Pipeline(compiler.CompilerBase):  # type: ignore[misc]
 
 
 def _flags() -> Any:
-    flags = compiler.Flags()
+    flags: Any = compiler.Flags()
     flags.no_compile = True
     flags.no_cpython_wrapper = True
     flags.no_cfunc_wrapper = True

@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, lower_builtin, type_callable
 
-from dslc.backends.cpu import mathlib
+from dslc.backends.cpu import integers, mathlib, random
 from dslc.backends.cpu.lanes import (
     BYTES,
     CANONICAL_LANES,
@@ -188,6 +188,50 @@ def _math_function(name: str, arity: int = 1) -> Any:
     return _same_type_function(f"v{name}", arity, "f", emit, formula.__doc__ or f"{name}(x)")
 
 
+def _division(name: str, formula: Callable[..., Lanes]) -> Any:
+    def emit(kind: str, x: Lanes, y: Lanes) -> Lanes:
+        return Lanes(x.b, call_formula(x.b, f"{name}.{kind}", partial(formula, signed=kind == "i"), [x.v, y.v]))
+
+    return _same_type_function(name, 2, "iu", emit, formula.__doc__ or "")
+
+
+ifloordiv = _division("ifloordiv", integers.floor_divide)
+imod = _division("imod", integers.modulo)
+
+
+def _logical_shift(kind: str, x: Lanes, y: Lanes) -> Lanes:
+    return y.ult(x.type.element.width).where(x.lshr(y), 0)
+
+
+ushr = _same_type_function("ushr", 2, "iu", _logical_shift, "x >> y with zeros from the left, also for signed integers.")
+
+
+@intrinsic
+def philox_bits(typingctx: Any, seed: types.Type, stream: types.Type, counter: types.Type, index: types.Type) -> Typing:
+    """32 random bits a lane as i32, from (seed, stream, counter, index); each of the first three is a plain integer or i64 lanes."""
+    if not (is_lanes(index, "i") and index.element.size == 8):
+        return None
+    if not all(t == index or isinstance(t, types.Integer) for t in (seed, stream, counter)):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
+        lanes = sig.args[3]
+        vectors = [a if t == lanes else splat(builder, a, lanes.width) for a, t in zip(args, sig.args, strict=True)]
+        return call_formula(builder, "philox_bits", random.philox_bits, vectors, lanes.with_element("i32").llvm)
+
+    wanted = (t if t == index else types.int64 for t in (seed, stream, counter))
+    return index.with_element("i32")(*wanted, index), codegen
+
+
+def _uniform(target: str, formula: Callable[[Lanes], Lanes]) -> Any:
+    def typing(typingctx: Any, bits: types.Type) -> Typing:
+        if not (is_lanes(bits, "i") and bits.element.size == 4):
+            return None
+        return bits.with_element(target)(bits), lambda context, builder, sig, args: formula(Lanes(builder, args[0])).v
+
+    return define_intrinsic(f"uniform_{target}", 1, typing, formula.__doc__ or "")
+
+
 @intrinsic
 def where(typingctx: Any, mask: types.Type, then: types.Type, otherwise: types.Type) -> Typing:
     """Lane by lane: then where the mask holds, else otherwise."""
@@ -266,9 +310,29 @@ def offset(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
     return p(p, types.intp), codegen
 
 
-_FUNCTIONS: tuple[Any, ...] = (vmax, vmin, fma, vsqrt, vrsqrt, vfloor, vceil, vtrunc, vrint, vabs, copysign, where, arg, offset)
+_FUNCTIONS: tuple[Any, ...] = (
+    vmax,
+    vmin,
+    fma,
+    vsqrt,
+    vrsqrt,
+    vfloor,
+    vceil,
+    vtrunc,
+    vrint,
+    vabs,
+    copysign,
+    where,
+    arg,
+    offset,
+    ifloordiv,
+    imod,
+    ushr,
+    philox_bits,
+)
 GENERIC: dict[str, Any] = {f.__name__: f for f in _FUNCTIONS}
-GENERIC |= {f"v{name}": _math_function(name) for name in mathlib.FORMULAS}
+GENERIC |= {f"v{name}": _math_function(name, 2 if name == "pow" else 1) for name in mathlib.FORMULAS}
+GENERIC |= {f"uniform_{e}": _uniform(e, f) for e, f in (("f32", random.uniform_f32), ("f64", random.uniform_f64))}
 GENERIC |= {f"to_{e}": _conversion(e) for e in ELEMENTS}
 GENERIC |= {f"ptr_{e}": _pointer(e) for e in ELEMENTS}
 
