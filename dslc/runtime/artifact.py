@@ -28,7 +28,7 @@ from dslc.runtime.cache import Cache, atomic_file
 from dslc.runtime.convert import DTYPES, Array, refuse
 
 FORMAT_VERSION = 1
-MAX_MANIFEST = 64 << 20
+MAX_MANIFEST = 16 << 20
 MAX_TENSORS = 100_000
 MAX_NAME = 512
 _PERSISTENT, _CONSTANT, _OBJECT = "persistent/", "constant/", "object/"

@@ -65,9 +65,10 @@ def refuse(code: str, message: str, hint: str | None = None) -> DiagnosticError:
 def did_you_mean(name: object, names: Iterable[str]) -> str | None:
     """A hint with the nearest of `names`, or all of them."""
     known = sorted(names)
-    near = difflib.get_close_matches(str(name), known, 1)
+    lower = {n.lower(): n for n in known}
+    near = difflib.get_close_matches(str(name).lower(), lower, 1)
     if near:
-        return f"did you mean `{near[0]}`?"
+        return f"did you mean `{lower[near[0]]}`?"
     return f"there are: {', '.join(f'`{n}`' for n in known[:12])}" + (", ..." if len(known) > 12 else "") if known else "there are none"
 
 
@@ -86,6 +87,8 @@ def show_array(array: Array) -> str:
 def convert(name: str, dtype: str, value: Any) -> Array:
     """`value` as a C-contiguous, aligned array of `dtype`, whatever its shape; DL0652 or DL0656 where that is not right."""
     array = _as_array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise refuse("DL0656", f"`{name}` is {type(value).__name__} of {array.dtype}, not an array of numbers")
     wanted = DTYPES[dtype]
     if array.dtype != wanted:
         array = _cast(name, dtype, array, wanted)
@@ -105,27 +108,23 @@ def _as_array(name: str, value: Any) -> Array:
     try:
         if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
             return np.from_dlpack(value)
-        array = np.asarray(value)
+        return np.asarray(value)
     except (ValueError, TypeError, RuntimeError, BufferError, OverflowError, AttributeError) as error:
         reason = str(error).split("\n")[0][:200]
         hint = "hand in an array in the CPU's memory, without a gradient"
         raise refuse("DL0656", f"`{name}` cannot be read as an array: {reason}", hint) from error
-    if array.dtype.kind not in "biuf":
-        raise refuse("DL0656", f"`{name}` is a {type(value).__name__}, not an array of numbers")
-    return array
 
 
 def _cast(name: str, dtype: str, array: Array, wanted: np.dtype[Any]) -> Array:
     source = array.dtype
-    if source.kind in "biuf" and dtype != "bf16":
-        if np.can_cast(source, wanted, "safe") and not (source.kind == "b" and wanted.kind != "b"):
-            return array.astype(wanted)
-        if source.kind == wanted.kind == "f":
-            with np.errstate(over="ignore"):
-                return array.astype(wanted)
-        if source.kind in "iu" and wanted.kind in "iuf" and _same(array, wanted):
-            return array.astype(wanted)
-    lossy = "some of its values do not fit" if source.kind in "iu" and wanted.kind in "iuf" else "that would change its values"
+    kinds = source.kind + wanted.kind
+    if dtype != "bf16" and (kinds in ("ff", "bb") or (source.kind in "iu" and wanted.kind in "iuf" and _same(array, wanted))):
+        with np.errstate(over="ignore"):
+            result = array.astype(wanted)
+        if kinds != "ff" or bool(np.isinf(result).any() <= np.isinf(array).any()):
+            return result
+    fits = kinds == "ff" or (source.kind in "iu" and wanted.kind in "iuf")
+    lossy = "some of its values do not fit" if fits else "that would change its values"
     raise refuse(
         "DL0652",
         f"`{name}` is an array of {source}, the program wants {dtype}: {lossy}",

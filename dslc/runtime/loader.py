@@ -56,7 +56,7 @@ def read_symbols(code: bytes) -> Symbols:
     """The symbol table of a 64-bit little-endian ELF object for this machine; LoadError for anything else."""
     try:
         return _read_symbols(code)
-    except (struct.error, IndexError, ValueError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
         raise LoadError(f"damaged object code: {error}") from error
 
 
@@ -187,6 +187,6 @@ def check_features(features: Iterable[str]) -> None:
         shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
         raise DiagnosticError(
             Diagnostic(
-                "DL0620", f"this program was compiled for a CPU with {shown}, which this one lacks", hint="compile it again on this machine"
+                "DL0661", f"this program was compiled for a CPU with {shown}, which this one lacks", hint="compile it again on this machine"
             )
         )

@@ -137,7 +137,71 @@ MULTIPLY = (
 """
 )
 
+# y[i] = x[i] * w[i % 4] + lr over args (x, w, y, lr: a double), 4 floats an example, cut by examples
+AFFINE = (
+    HEAD.format(name="affine")
+    + """ {
+  %args = inttoptr i64 %row to ptr
+  %x = load ptr, ptr %args
+  %w.at = getelementptr i64, ptr %args, i64 1
+  %w = load ptr, ptr %w.at
+  %y.at = getelementptr i64, ptr %args, i64 2
+  %y = load ptr, ptr %y.at
+  %lr.at = getelementptr i64, ptr %args, i64 3
+  %lr.p = load ptr, ptr %lr.at
+  %lr.wide = load double, ptr %lr.p
+  %lr = fptrunc double %lr.wide to float
+  %a = mul i64 %thread, %batch
+  %first = udiv i64 %a, %threads
+  %begin = mul i64 %first, 4
+  %next = add i64 %thread, 1
+  %b = mul i64 %next, %batch
+  %last = udiv i64 %b, %threads
+  %end = mul i64 %last, 4
+  br label %head
+head:
+  %i = phi i64 [ %begin, %0 ], [ %more, %body ]
+  %go = icmp ult i64 %i, %end
+  br i1 %go, label %body, label %done
+body:
+  %xp = getelementptr float, ptr %x, i64 %i
+  %v = load float, ptr %xp, align 4
+  %k = and i64 %i, 3
+  %wp = getelementptr float, ptr %w, i64 %k
+  %u = load float, ptr %wp
+  %p = fmul float %v, %u
+  %q = fadd float %p, %lr
+  %yp = getelementptr float, ptr %y, i64 %i
+  store float %q, ptr %yp, align 4
+  %more = add i64 %i, 1
+  br label %head
+done:
+  ret i32 0
+}
+"""
+)
+
+# to[0..n) = from[0..n) floats; the third argument is n itself, run it serially
+COPY = (
+    HEAD.format(name="copy")
+    + """ {
+  %args = inttoptr i64 %row to ptr
+  %x = load ptr, ptr %args
+  %y.at = getelementptr i64, ptr %args, i64 1
+  %y = load ptr, ptr %y.at
+  %n.at = getelementptr i64, ptr %args, i64 2
+  %n = load i64, ptr %n.at
+  %bytes = mul i64 %n, 4
+  call void @llvm.memmove.p0.p0.i64(ptr %y, ptr %x, i64 %bytes, i1 false)
+  ret i32 0
+}
+declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
+"""
+)
+
 SOURCES = {
+    "affine": AFFINE,
+    "copy": COPY,
     "add_one": ADD_ONE,
     "count": COUNT,
     "gather": GATHER,

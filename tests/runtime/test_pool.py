@@ -154,10 +154,9 @@ def test_missing_workers_are_done_without(monkeypatch: pytest.MonkeyPatch) -> No
 def test_workers_leave_signals_to_python() -> None:
     pool = Pool(3, 3)
     counted(pool, 3, 3)
-    tasks = [t for t in os.listdir("/proc/self/task") if t != str(os.getpid())]
     masks = []
-    for task in tasks:
-        status = Path(f"/proc/self/task/{task}/status").read_text()
+    for task in Path("/proc/self/task").iterdir():
+        status = (task / "status").read_text()
         masks.append(int(next(line for line in status.splitlines() if line.startswith("SigBlk")).split()[1], 16))
     assert sum(bool(mask & 1 << (signal.SIGINT - 1)) for mask in masks) >= 2
     pool.close()
