@@ -6,6 +6,9 @@ everything but the entry is made private, one optimisation pipeline runs, one ca
 own way would optimise every function twice, compile it into its JIT and keep it there for good.
 """
 
+# mypy: disallow-untyped-calls=False
+# (Numba annotates a part of what is called here.)
+
 from __future__ import annotations
 
 import hashlib
@@ -96,7 +99,7 @@ class _Typing(typing_context.BaseContext):
         return known
 
     def _resolve_intrinsic(self, func: Any, args: tuple[types.Type, ...]) -> Any:
-        candidates = getattr(func, "templates", ())
+        candidates: Any = getattr(func, "templates", ())
         if len(candidates) != 1 or not issubclass(candidates[0], templates._IntrinsicTemplate):
             return None
         given = args if candidates[0].prefer_literal else tuple(types.unliteral(a) for a in args)
@@ -109,6 +112,8 @@ class _Typing(typing_context.BaseContext):
 
 class _Target(cpu.CPUContext):
     """Lowering of kernels: like Numba's CPU target without its runtime library and its arrays, lists and strings."""
+
+    implementations: dict[Any, Any]  # of the current function
 
     def load_additional_registries(self) -> None:
         from numba.core import optional  # noqa: F401
