@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lark import Lark
 
-from dslc.diagnostics import Span
+from dslc.diagnostics import Span, render
 from dslc.frontend import syntax as s
 from dslc.frontend.lex import MAX_BYTES, MAX_NESTING, MAX_TOKENS, fixed_tokens, lex
 from dslc.frontend.parse import parse
@@ -294,3 +297,37 @@ def test_the_parser_is_built_once_and_quickly() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 3.0
+
+
+def judged(text: str | bytes) -> None:
+    """Parse anything: a tree or diagnostics that can be rendered, never an exception."""
+    _, diagnostics = parse(text, "any.dl")
+    shown = text if isinstance(text, str) else text.decode(errors="replace")
+    for diagnostic in diagnostics:
+        rendered = render(diagnostic, {"any.dl": shown})
+        assert diagnostic.message in rendered
+        assert {unicodedata.category(c) for c in rendered.replace("\n", "")} & {"Cc", "Cs"} == set()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text() | st.binary())
+def test_any_text(text: str | bytes) -> None:
+    judged(text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([*sorted(fixed_tokens()), "x", "Dense", "3", "0.5", '"s"', "2GiB", "\n", "\n  ", "def", "//", ";"]), max_size=60
+    )
+)
+def test_any_tokens(tokens: list[str]) -> None:
+    judged(" ".join(tokens))
+    judged("block F(x: f32[N]) -> f32[N] {\n" + " ".join(tokens) + "\n}\n")
+    judged("train t {\n" + "".join(tokens) + "\n}\n")
+
+
+def test_diagnostics_show_no_control_characters() -> None:
+    text = 'import "a\x1b[31m.dl"\nconst \u202ex = 1 # \x07\n'
+    for diagnostic in parse(text, "t.dl")[1]:
+        assert not set(render(diagnostic, {"t.dl": text})) & {"\x1b", "\u202e", "\x07"}
