@@ -1,0 +1,557 @@
+"""Calls: configuration in brackets, then operators, blocks, models, list functions, gradients and schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dslc.diagnostics import Note, Span
+from dslc.frontend import signatures, static, syntax
+from dslc.frontend.lists import call_list_function
+from dslc.frontend.program import reaches
+from dslc.frontend.report import Refused, did_you_mean, listed, plural
+from dslc.frontend.scope import Context, Frame, enter
+from dslc.frontend.source import expression_text
+from dslc.frontend.tensors import emit, meet, note_of, number
+from dslc.frontend.values import (
+    POISON,
+    BlockFunction,
+    Builtin,
+    GradFunction,
+    LearningRate,
+    ListValue,
+    ModelFunction,
+    OperatorFunction,
+    Poison,
+    Results,
+    SharedFunction,
+    Tensor,
+    Value,
+    describe,
+    is_number,
+)
+from dslc.ir.dims import DimExpr
+from dslc.ir.operator import OPERATORS, REQUIRED
+from dslc.ir.types import DType
+
+DRAW_INPUTS = ("seed", "counter")
+TRAINING_ONLY = ("dropout",)  # the identity outside training
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A static argument as written: its value, name if it has one, and place."""
+
+    value: Value
+    name: syntax.Name | None
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call: arguments with their places, the call's own place, and the `as` name."""
+
+    arguments: tuple[Value, ...]
+    spans: tuple[Span, ...]
+    span: Span
+    name: syntax.Name | None = None
+
+
+# --- brackets after a function --------------------------------------------------------------------------------------------
+
+
+def evaluate_given(context: Context, subscripts: Sequence[syntax.Subscript], frame: Frame) -> list[Given]:
+    found: list[Given] = []
+    for subscript in subscripts:
+        if isinstance(subscript, syntax.Named):
+            found.append(Given(context.evaluate(subscript.value, frame), subscript.name, subscript.value.span))
+        elif isinstance(subscript, syntax.Slice | syntax.Ellipsis):
+            raise context.reporter.error("DL0305", "a slice stands in the index of a tensor, not among static arguments", subscript.span)
+        else:
+            found.append(Given(context.evaluate(subscript, frame), None, subscript.span))
+    if any(isinstance(g.value, Poison) for g in found):
+        raise Refused
+    return found
+
+
+def configure(context: Context, target: Value, node: syntax.Brackets, frame: Frame) -> Value:
+    """`target[...]` where the target is a function."""
+    match target:
+        case OperatorFunction(attrs=None):
+            given = evaluate_given(context, node.subscripts, frame)
+            function = OperatorFunction(target.name, tuple(operator_attributes(context, target.name, given, node.span).items()))
+            takes = [n for n in OPERATORS[target.name].inputs if n not in DRAW_INPUTS]
+            return function if takes else call(context, function, Call((), (), node.span), frame)
+        case BlockFunction(static=None):
+            given = evaluate_given(context, node.subscripts, frame)
+            return replace(target, static=block_arguments(context, target, given, node.span))
+        case Builtin(name="grad"):
+            return _grad_targets(context, node, frame)
+        case Builtin(name="eval"):
+            return _eval(context, node, frame)
+        case Builtin(name="ema"):
+            raise context.reporter.error("DL0114", "averaged weights, `ema[Model]`, are not in this version", node.span)
+        case Builtin():
+            raise context.reporter.error(
+                "DL0307", f"`{target.name}` takes its argument in parentheses", node.span, hint=f"write {target.name}(...)"
+            )
+        case ModelFunction():
+            raise context.reporter.error(
+                "DL0307",
+                f"the model `{target.name}` has no static arguments",
+                node.span,
+                hint="static arguments belong to a block: `block Net[width](...)`, then `model Small = Net[64]`",
+            )
+        case OperatorFunction() | BlockFunction():
+            raise context.reporter.error("DL0307", f"`{target.name}` has its static arguments already", node.span)
+        case _:
+            raise context.reporter.error("DL0307", f"brackets do not go with {describe(target)}", node.span)
+
+
+def operator_attributes(context: Context, name: str, given: Sequence[Given], span: Span) -> dict[str, object]:
+    """An operator's attributes from its brackets; several sizes or axes in a row are one list."""
+    declared = OPERATORS[name].attrs
+    settable = {k: a for k, a in declared.items() if k != "stream"}
+    order = list(settable)
+    found: dict[str, object] = {}
+    positional = [g for g in given if g.name is None]
+    index = 0
+    while positional and index < len(order):
+        key = order[index]
+        kind = settable[key].kind
+        first = positional[0].value
+        if kind in static.LIST_KINDS and not isinstance(first, ListValue | Results) and first is not None:
+            taken = len(positional) if index == len(order) - 1 or len(positional) > len(order) - index or kind in ("shape", "dims") else 1
+            taken = _leading_sizes(positional[:taken])
+            if taken > 1 or kind in ("shape", "dims"):
+                value: Value = ListValue(tuple(g.value for g in positional[:taken]))
+                place = positional[0].span.to(positional[taken - 1].span) if taken else span
+                found[key] = static.attribute(context, kind, value, f"`{key}` of {name}", place, settable[key].default is None)
+                positional = positional[taken:]
+                index += 1
+                continue
+        g = positional.pop(0)
+        found[key] = static.attribute(context, kind, g.value, f"`{key}` of {name}", g.span, settable[key].default is None)
+        index += 1
+    if positional:
+        raise context.reporter.error(
+            "DL0307",
+            f"{name} takes {plural(len(order), 'static argument')} ({listed(order)}), and here are {sum(g.name is None for g in given)}",
+            positional[0].span,
+        )
+    extra: list[tuple[str, object]] = []
+    for g in given:
+        if g.name is None:
+            continue
+        key = g.name.text
+        if key not in settable:
+            if settable.get("sizes") is not None and isinstance(g.value, int | DimExpr):
+                extra.append((key, g.value))
+                continue
+            hint = did_you_mean(key, order) or (f"{name} has {listed(order)}" if order else f"{name} has no static arguments")
+            raise context.reporter.error("DL0103", f"{name} has no static argument `{key}`", g.name.span, hint=hint)
+        if key in found:
+            raise context.reporter.error("DL0307", f"`{key}` of {name} is given twice", g.name.span)
+        found[key] = static.attribute(context, settable[key].kind, g.value, f"`{key}` of {name}", g.span, settable[key].default is None)
+    if extra:
+        found["sizes"] = tuple(sorted(extra))
+    for key, attr in settable.items():
+        if attr.default is REQUIRED and key not in found:
+            raise context.reporter.error("DL0306", f"{name} needs its static argument `{key}`: {attr.doc}", span, hint=f"write {name}[{key} = ...]")
+        if attr.kind == "dtype" and attr.default == DType.F32 and key not in found:
+            found[key] = context.floating
+    return found
+
+
+def _leading_sizes(given: Sequence[Given]) -> int:
+    count = 0
+    for g in given:
+        if not is_number(g.value):
+            break
+        count += 1
+    return max(count, 1)
+
+
+def block_arguments(context: Context, function: BlockFunction, given: Sequence[Given], span: Span) -> dict[str, Value]:
+    """A block's static arguments, defaults filled in; defaults see the parameters before them."""
+    signature = function.item.signature
+    order = [p.name.text for p in signature.static]
+    positional = [g for g in given if g.name is None]
+    if len(positional) > len(order):
+        what = f"takes {plural(len(order), 'static argument')} ({listed(order)})" if order else "has no static arguments"
+        raise context.reporter.error("DL0307", f"{function.name} {what}, and here are {len(positional)}", positional[len(order)].span)
+    chosen = dict(zip(order, positional, strict=False))
+    for g in given:
+        if g.name is None:
+            continue
+        if g.name.text not in order:
+            hint = did_you_mean(g.name.text, order) or (f"{function.name} has {listed(order)}" if order else None)
+            raise context.reporter.error("DL0103", f"{function.name} has no static argument `{g.name.text}`", g.name.span, hint=hint)
+        if g.name.text in chosen:
+            raise context.reporter.error("DL0307", f"`{g.name.text}` of {function.name} is given twice", g.name.span)
+        chosen[g.name.text] = g
+    scope = Frame(function.unit, function.name, no_parameters="defaults make no parameters")
+    for parameter in signature.static:
+        text = parameter.name.text
+        if text in chosen:
+            scope.names[text] = _checked_kind(context, function, parameter, chosen[text].value, chosen[text].span)
+        elif parameter.default is not None:
+            value = context.evaluate(parameter.default, scope)
+            if isinstance(value, Poison):
+                raise Refused
+            scope.names[text] = _checked_kind(context, function, parameter, value, parameter.default.span)
+        else:
+            others = "" if len(order) == 1 else ", ..." if order[0] == text else ""
+            raise context.reporter.error(
+                "DL0306",
+                f"{function.name} needs its static argument `{text}`",
+                span,
+                notes=[Note("declared here", parameter.span)],
+                hint=f"write {function.name}[{text} = ...{others}](...): static arguments stand in brackets",
+            )
+    return scope.names
+
+
+def _checked_kind(context: Context, function: BlockFunction, parameter: syntax.StaticParam, value: Value, span: Span) -> Value:
+    what = f"`{parameter.name.text}` of {function.name}"
+    if isinstance(value, Tensor):
+        raise context.reporter.error("DL0305", f"{what} is a static argument, not {describe(value)}", span, hint="tensors stand in parentheses")
+    if parameter.kind is None:
+        return value
+    kind = parameter.kind.text
+    if kind not in static.KINDS:
+        hint = did_you_mean(kind, static.KINDS)
+        raise context.reporter.error("DL0111", f"`{kind}` is no kind of static argument", parameter.kind.span, hint=hint)
+    if value is not None:
+        if kind == "int" and isinstance(value, DimExpr):
+            return value
+        converted = static.attribute(context, kind, value, what, span, optional=True)
+        return value if isinstance(converted, tuple) else converted  # type: ignore[return-value]
+    return value
+
+
+# --- calls ---------------------------------------------------------------------------------------------------------------
+
+
+def call(context: Context, function: Value, call_: Call, frame: Frame) -> Value:
+    """`function(arguments)`."""
+    if isinstance(function, Poison):
+        return POISON
+    if call_.name is not None and not isinstance(function, BlockFunction):
+        raise context.reporter.error(
+            "DL0317", f"`as {call_.name.text}` names the parameters of a block; {describe(function)} makes none here", call_.name.span
+        )
+    match function:
+        case OperatorFunction():
+            return call_operator(context, function, call_, frame.training)
+        case BlockFunction():
+            return _call_fresh_block(context, function, call_, frame)
+        case SharedFunction():
+            return call_block(context, function.block, call_, function.path, frame.training, frame)
+        case ModelFunction():
+            return call_model(context, function, call_, frame)
+        case GradFunction():
+            return _call_grad(context, function, call_)
+        case LearningRate():
+            return _call_rate(context, function, call_, frame)
+        case Builtin(name="size"):
+            return _size(context, call_)
+        case Builtin(name="grad" | "eval" | "ema" as name):
+            hint = "write grad[x](loss)" if name == "grad" else f"write {name}[Model](x)"
+            raise context.reporter.error("DL0306", f"`{name}` needs brackets", call_.span, hint=hint)
+        case Builtin():
+            if any(isinstance(a, Poison) for a in call_.arguments):
+                return POISON
+            return call_list_function(context, function.name, call_.arguments, call_.span)
+        case _:
+            raise context.reporter.error("DL0308", f"{describe(function)} is no function", call_.span)
+
+
+def call_operator(context: Context, function: OperatorFunction, call_: Call, training: bool) -> Value:
+    operator = OPERATORS[function.name]
+    names = [n for n in operator.inputs if n not in DRAW_INPUTS]
+    values: list[Value] = list(call_.arguments)
+    spans = list(call_.spans)
+    if any(isinstance(v, Poison) for v in values):
+        return POISON
+    variadic = bool(names) and names[-1].startswith("*")
+    if variadic and len(values) == 1 and isinstance(values[0], ListValue | Results):
+        values = list(values[0].items)
+        spans = [spans[0]] * len(values)
+    fixed = len(names) - variadic
+    if len(values) < fixed or (len(values) > fixed and not variadic):
+        raise _wrong_count(context, function.name, [n.lstrip("*") for n in names], call_)
+    attrs = dict(function.attrs) if function.attrs is not None else operator_attributes(context, function.name, [], call_.span)
+    if len(values) == 1 and isinstance(values[0], int | float) and not isinstance(values[0], bool):
+        folded = static.function(function.name, float(values[0]))
+        if folded is not None:
+            return folded
+    tensors = meet(context, values, spans, call_.span, function.name, operator.elementwise)
+    if function.name == "identity" or (function.name in TRAINING_ONLY and not training):
+        return tensors[0]
+    if operator.draw:
+        seed, counter, stream = context.program.draw()
+        placed = {"seed": seed, "counter": counter}
+        ordered = iter(tensors)
+        tensors = [placed[n] if n in placed else next(ordered) for n in operator.inputs]
+        attrs["stream"] = stream
+    return emit(context, function.name, tensors, attrs, call_.span)
+
+
+def _wrong_count(context: Context, name: str, names: Sequence[str], call_: Call) -> Refused:
+    extra = call_.arguments[len(names) :]
+    hint = None
+    if extra and not any(isinstance(v, Tensor) for v in extra):
+        hint = f"static arguments stand in brackets: {name}[...](x)"
+    takes = f"{plural(len(names), 'tensor')} ({', '.join(names)})" if names else "no tensors"
+    span = call_.spans[len(names)] if len(call_.spans) > len(names) else call_.span
+    return context.reporter.error("DL0301", f"{name} takes {takes}, and here are {len(call_.arguments)}", span, hint=hint)
+
+
+def _call_fresh_block(context: Context, function: BlockFunction, call_: Call, frame: Frame) -> Value:
+    if isinstance(function.item, syntax.Optimizer):
+        raise context.reporter.error(
+            "DL0308", f"the optimizer `{function.name}` is no function of tensors", call_.span, hint="optimizers stand after `with` in `minimize`"
+        )
+    if function.static is None:
+        function = replace(function, static=block_arguments(context, function, [], call_.span))
+    name = call_.name.text if call_.name is not None else function.name.lower()
+    path = frame.child_path(name)
+    return call_block(context, function, call_, path, frame.training, frame)
+
+
+def call_model(context: Context, function: ModelFunction, call_: Call, frame: Frame) -> Value:
+    training = frame.training if function.training is None else function.training
+    path = model_path(function)
+    if isinstance(function.item, syntax.Model):
+        block = BlockFunction(function.unit, syntax.Block(function.item.signature, function.item.body, span=function.item.span), {})
+        if function.item.signature.static:
+            raise context.reporter.error(
+                "DL0318",
+                f"the model {function.name} has static parameters",
+                function.item.signature.static[0].span,
+                hint=f"write `block {function.name}Net[...](...)` and `model {function.name} = {function.name}Net[...]`",
+            )
+    else:
+        block = instance_block(context, function)
+    return call_block(context, block, call_, path, training, frame, model=True)
+
+
+def model_path(function: ModelFunction) -> str:
+    """Where a model's parameters stand: its name, behind the names of the imports that lead to its file."""
+    return f"{function.unit.alias}.{function.name}" if function.unit.alias else function.name
+
+
+def instance_block(context: Context, function: ModelFunction) -> BlockFunction:
+    """The configured block of `model Name = Block[...]`."""
+    assert isinstance(function.item, syntax.Instance)
+    enter(context, (function.unit.file, function.name), function.item.name.span)
+    try:
+        value = context.evaluate(function.item.block, Frame(function.unit, function.name, no_parameters="this makes no parameters"))
+        if isinstance(value, Poison):
+            raise Refused
+        if not isinstance(value, BlockFunction) or isinstance(value.item, syntax.Optimizer):
+            raise context.reporter.error(
+                "DL0318", f"a model is made of a block, not of {describe(value)}", function.item.block.span, hint="model Small = Net[64]"
+            )
+        if value.static is None:
+            value = replace(value, static=block_arguments(context, value, [], function.item.block.span))
+    finally:
+        context.open_items.pop()
+    return value
+
+
+def call_block(
+    context: Context, function: BlockFunction, call_: Call, path: str, training: bool, caller: Frame, model: bool = False
+) -> Value:
+    """Elaborates a block's body with the arguments; parameters stand below `path`."""
+    signature = function.item.signature
+    names = [declared.name.text for declared in signature.inputs]
+    if len(call_.arguments) != len(names):
+        raise _wrong_count(context, function.name, names, call_)
+    no_parameters = caller.no_parameters if not model else None
+    frame = Frame(function.unit, function.name, path, training, dict(function.static or {}), no_parameters=no_parameters)
+    enter(context, (function.unit.file, function.name), call_.span)
+    try:
+        arguments = signatures.match_inputs(context, signature, frame, call_.arguments, call_.spans)
+        if any(isinstance(a, Poison) for a in arguments):
+            return _failed(context, signature, frame)
+        for text, argument in zip(names, arguments, strict=True):
+            frame.names[text] = argument
+        with context.reporter.call(function.name, call_.span):
+            _check_given(context, signature, frame, call_.span)
+            results = run_body(context, function.item, frame)
+            signatures.describe_results(context, signature, frame, results, call_.span)
+    except Refused:
+        return _failed(context, signature, frame)
+    finally:
+        context.open_items.pop()
+    _, result_names = signatures.declared_results(signature)
+    return results[0] if len(results) == 1 else Results(tuple(results), result_names)
+
+
+def _check_given(context: Context, signature: syntax.Signature, frame: Frame, span: Span) -> None:
+    """The facts are the caller's to satisfy, so a failure stands at the call, without the note that leads there."""
+    site = context.reporter.calls.pop()
+    try:
+        signatures.check_given(context, signature, frame, span)
+    finally:
+        context.reporter.calls.append(site)
+
+
+def _failed(context: Context, signature: syntax.Signature, frame: Frame) -> Value:
+    """What stands for the results of a call that was refused: tensors of the declared types where those are known."""
+    if not _sizes_known(signature, frame):
+        return POISON
+    results = signatures.placeholder_results(context, signature, frame)
+    if any(isinstance(r, Poison) for r in results):
+        return POISON
+    return results[0] if len(results) == 1 else Results(tuple(results))
+
+
+def _sizes_known(signature: syntax.Signature, frame: Frame) -> bool:
+    types, _ = signatures.declared_results(signature)
+    for declared in types:
+        for node in syntax.walk(declared):
+            if isinstance(node, syntax.RowDims) and node.name.text not in frame.rows:
+                return False
+    wanted = {n.text for declared in types for entry in declared.dims for n in syntax.walk(entry) if isinstance(n, syntax.Name)}
+    rows = {entry.name.text for declared in types for entry in declared.dims if isinstance(entry, syntax.RowDims)}
+    return (wanted - rows) <= frame.names.keys()
+
+
+def run_body(context: Context, item: syntax.Block | syntax.Optimizer, frame: Frame) -> list[Tensor | Poison]:
+    """The results of a body, with the declared types."""
+    signature = item.signature
+    returned = context.run(item.body, frame)
+    types, _ = signatures.declared_results(signature)
+    if returned is None:
+        raise context.reporter.error("DL0313", f"{signature.name.text} returns nothing", signature.name.span, hint="end the body with `return ...`")
+    values, spans = [v for v, _ in returned], [s for _, s in returned]
+    if len(values) == 1 and isinstance(values[0], Results) and len(types) == len(values[0].items):
+        values, spans = list(values[0].items), spans * len(types)
+    if any(isinstance(v, Poison) for v in values) and len(values) != len(types):
+        raise Refused
+    if len(values) != len(types):
+        raise context.reporter.error(
+            "DL0309",
+            f"{signature.name.text} declares {plural(len(types), 'result')}, and this returns {len(values)}",
+            spans[0].to(spans[-1]),
+            notes=[Note("declared here", signature.result.span)],
+        )
+    results = signatures.match_results(context, signature, frame, values, spans)
+    if any(isinstance(r, Poison) for r in results):
+        raise Refused
+    return results
+
+
+# --- gradients, schedules, sizes -----------------------------------------------------------------------------------------
+
+
+def _grad_targets(context: Context, node: syntax.Brackets, frame: Frame) -> Value:
+    targets: list[Tensor] = []
+    texts: list[str] = []
+    for subscript in node.subscripts:
+        if isinstance(subscript, syntax.Named | syntax.Slice | syntax.Ellipsis):
+            raise context.reporter.error("DL0403", "`grad` takes tensors in its brackets", subscript.span, hint="write grad[x](loss)")
+        value = _parameter_target(context, subscript, frame)
+        if value is None:
+            value = context.evaluate(subscript, frame)
+        if isinstance(value, Poison):
+            raise Refused
+        if not isinstance(value, Tensor):
+            raise context.reporter.error("DL0403", f"the gradient is taken by a tensor, not by {describe(value)}", subscript.span)
+        if not value.type.dtype.floating:
+            raise context.reporter.error(
+                "DL0403", f"the gradient by {value.type} is not defined: only a floating-point tensor can vary", subscript.span,
+                notes=[note_of(context, value)],
+            )
+        targets.append(value)
+        texts.append(expression_text(subscript))
+    if not targets:
+        raise context.reporter.error("DL0403", "`grad` needs a tensor in its brackets", node.span, hint="write grad[x](loss)")
+    return GradFunction(tuple(targets), tuple(texts))
+
+
+def _parameter_target(context: Context, node: syntax.Expr, frame: Frame) -> Value:
+    """`LeNet.head.w` as the parameter of that path; None where the expression is no path that starts with a model."""
+    root: syntax.Node = node
+    while isinstance(root, syntax.Member | syntax.Brackets):
+        root = root.target
+    if root is node or not isinstance(root, syntax.Name) or root.text in frame.names:
+        return None
+    text = expression_text(node, 400).replace(" ", "")
+    for path in context.program.loaded:
+        if path == text:
+            return context.program.loaded[path]
+    value = context.evaluate(root, frame)
+    if isinstance(value, ModelFunction):
+        hint = did_you_mean(text, context.program.loaded) or f"call {value.name} before its gradient is taken"
+        raise context.reporter.error("DL0404", f"there is no parameter `{text}` here", node.span, hint=hint)
+    return None
+
+
+def _call_grad(context: Context, function: GradFunction, call_: Call) -> Value:
+    if len(call_.arguments) != 1:
+        raise context.reporter.error("DL0301", f"a gradient takes one loss, and here are {len(call_.arguments)}", call_.span)
+    loss = call_.arguments[0]
+    if isinstance(loss, Poison):
+        return POISON
+    if not isinstance(loss, Tensor):
+        raise context.reporter.error("DL0402", f"the gradient is taken of a tensor, not of {describe(loss)}", call_.spans[0])
+    if loss.type.rank or not loss.type.dtype.floating:
+        raise context.reporter.error(
+            "DL0402",
+            f"the gradient is taken of a floating-point scalar, and this is {loss.type}",
+            call_.spans[0],
+            notes=[note_of(context, loss)],
+            hint="reduce it with sum(...) or mean(...)",
+        )
+    reached = reaches(context.program.builder, loss.value)
+    for target, text in zip(function.targets, function.texts, strict=True):
+        if target.value.id not in reached:
+            raise context.reporter.error(
+                "DL0401",
+                f"the loss does not depend on `{text}`, so it has no gradient",
+                call_.span,
+                notes=[note_of(context, target)],
+                hint=f"compute the loss from `{text}` as it is bound here: a name that was bound again is another tensor",
+            )
+    return emit(context, "grad", (loss, *function.targets), {}, call_.span, f"the gradient by {', '.join(function.texts)}")
+
+
+def _eval(context: Context, node: syntax.Brackets, frame: Frame) -> Value:
+    given = evaluate_given(context, node.subscripts, frame)
+    if len(given) != 1 or not isinstance(given[0].value, ModelFunction):
+        raise context.reporter.error("DL0405", "`eval` takes one model in its brackets", node.span, hint="write eval[Model](x)")
+    return replace(given[0].value, training=False)
+
+
+def _call_rate(context: Context, rate: LearningRate, call_: Call, frame: Frame) -> Value:
+    if len(call_.arguments) != 1:
+        raise context.reporter.error("DL0301", f"a learning rate takes the step, and here are {len(call_.arguments)} arguments", call_.span)
+    if rate.schedule is None:
+        return rate.rate
+    step = call_.arguments[0]
+    key = (id(rate), step.value.id if isinstance(step, Tensor) else -1)
+    if key not in context.program.rates:  # the same for every parameter of a group
+        inner = Call((step, rate.total), (call_.span, call_.span), call_.span)
+        outer = Frame(frame.unit, "a schedule", no_parameters="a schedule makes no parameters")
+        context.program.rates[key] = call_block(context, rate.schedule, inner, "", frame.training, outer)
+    return context.program.rates[key]
+
+
+def _size(context: Context, call_: Call) -> Value:
+    if len(call_.arguments) != 1:
+        raise context.reporter.error("DL0301", f"size takes one tensor, and here are {len(call_.arguments)}", call_.span)
+    value = call_.arguments[0]
+    if isinstance(value, Poison):
+        return POISON
+    if not isinstance(value, Tensor):
+        raise context.reporter.error("DL0305", f"size takes a tensor, not {describe(value)}", call_.spans[0], hint="the length of a list is len(...)")
+    return value.type.size
+
+
+def scalar(context: Context, value: Value, span: Span) -> Tensor:
+    """A number or scalar tensor as a tensor of the default floating type."""
+    return value if isinstance(value, Tensor) else number(context, value, context.floating, span)
