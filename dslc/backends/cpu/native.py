@@ -19,7 +19,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, compiler, cpu, typed_passes, untyped_passes
+from numba.core import cgutils, compiler, cpu, errors, typed_passes, untyped_passes
 from numba.core.codegen import CodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
@@ -75,39 +75,63 @@ def _functions_only() -> Any:
     return view
 
 
-class _Typing(typing_context.BaseContext):
-    """Typing of kernels: Numba's built-in integer arithmetic and loops, and our intrinsics, resolved once each.
+class _Function(types.Function):
+    """A function that kernels call: each combination of argument types is resolved once.
 
-    Numba resolves every call anew, through all overloads of the function, and registers an intrinsic with its global target.
+    Numba goes through all overloads of the function at every call, and registers an intrinsic with its global target,
+    which starts Numba's runtime library.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, overloads: Any) -> None:
+        super().__init__(overloads)
         self.resolved: dict[Any, Any] = {}
         self.intrinsics: dict[Any, Callable[..., Any]] = {}
+
+    def augment(self, other: types.Function) -> _Function:
+        return _Function(self.templates + other.templates)
+
+    def get_call_type(self, context: Any, args: tuple[types.Type, ...], kws: Mapping[str, types.Type]) -> Any:
+        if kws:
+            raise errors.TypingError("calls in kernels have no keyword arguments")
+        known = self.resolved.get(args)
+        if known is None:
+            if issubclass(self.templates[0], templates._IntrinsicTemplate):
+                known = self._resolve_intrinsic(self.templates[0], context, args)
+            else:
+                known = super().get_call_type(context, args, kws)
+            self.resolved[args] = known
+        return known
+
+    def _resolve_intrinsic(self, template: Any, context: Any, args: tuple[types.Type, ...]) -> Any:
+        given = args if template.prefer_literal else tuple(types.unliteral(a) for a in args)
+        typed = template._definition_func(context, *given)
+        if typed is None:
+            raise errors.TypingError(f"{template.key} does not take {args}")
+        signature, self.intrinsics[signature.args] = typed
+        return signature
+
+
+class _Typing(typing_context.BaseContext):
+    """Typing of kernels: Numba's built-in integer arithmetic and loops, and our intrinsics."""
 
     def _load_builtins(self) -> None:
         self.install_registry(_functions_only())
 
-    def resolve_function_type(self, func: Any, args: tuple[types.Type, ...], kws: dict[str, types.Type]) -> Any:
-        if kws:
-            return super().resolve_function_type(func, args, kws)
-        known = self.resolved.get((func, args))
-        if known is None:
-            known = self._resolve_intrinsic(func, args) or super().resolve_function_type(func, args, kws)
-            self.resolved[func, args] = known
-        return known
+    def insert_global(self, gv: Any, gty: Any) -> None:
+        super().insert_global(gv, _Function(gty.templates) if type(gty) is types.Function else gty)
 
-    def _resolve_intrinsic(self, func: Any, args: tuple[types.Type, ...]) -> Any:
-        candidates: Any = getattr(func, "templates", ())
-        if len(candidates) != 1 or not issubclass(candidates[0], templates._IntrinsicTemplate):
-            return None
-        given = args if candidates[0].prefer_literal else tuple(types.unliteral(a) for a in args)
-        typed = candidates[0]._definition_func(self, *given)
-        if typed is None:
-            return None
-        signature, self.intrinsics[func, signature.args] = typed
-        return signature
+    def resolve_function_type(self, func: Any, args: tuple[types.Type, ...], kws: Mapping[str, types.Type]) -> Any:
+        resolved = self._lookup_global(func) or func
+        if isinstance(resolved, _Function):
+            return resolved.get_call_type(self, args, kws)
+        return super().resolve_function_type(func, args, kws)
+
+
+def _implementation(intrinsic: Callable[..., Any], context: Any, signature: Any) -> Callable[..., Any]:
+    def emit(builder: ir.IRBuilder, args: list[ir.Value], loc: Any = None) -> Any:
+        return intrinsic(context, builder, signature, args)
+
+    return emit
 
 
 class _Target(cpu.CPUContext):
@@ -130,13 +154,8 @@ class _Target(cpu.CPUContext):
     def get_function(self, fn: Any, sig: Any, _firstcall: bool = True) -> Any:
         known = self.implementations.get((fn, sig))
         if known is None:
-            intrinsic = self.typing_context.intrinsics.get((fn, sig.args))
-            if intrinsic is None:
-                return super().get_function(fn, sig, _firstcall)
-
-            def known(builder: ir.IRBuilder, args: list[ir.Value], loc: Any = None) -> Any:
-                return intrinsic(self, builder, sig, args)
-
+            intrinsic = fn.intrinsics.get(sig.args) if isinstance(fn, _Function) else None
+            known = super().get_function(fn, sig, _firstcall) if intrinsic is None else _implementation(intrinsic, self, sig)
             self.implementations[fn, sig] = known
         return known
 
