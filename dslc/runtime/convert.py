@@ -88,7 +88,7 @@ def convert(name: str, dtype: str, value: Any) -> Array:
     """`value` as a C-contiguous, aligned array of `dtype`, whatever its shape; DL0652 or DL0656 where that is not right."""
     array = _as_array(name, value)
     if array.dtype.kind not in "biuf":
-        raise refuse("DL0656", f"`{name}` is {type(value).__name__} of {array.dtype}, not an array of numbers")
+        raise refuse("DL0656", f"`{name}` is no array of numbers but {type(value).__name__}")
     wanted = DTYPES[dtype]
     if array.dtype != wanted:
         array = _cast(name, dtype, array, wanted)

@@ -415,14 +415,18 @@ def _constant(name: str, dtype: str, shape: tuple[int, ...], value: Array | None
 
 def _link(plan: ExecutablePlan, objects: Mapping[str, bytes]) -> tuple[list[loader.Library], dict[str, int]]:
     """Link what the plan names; the libraries to keep and the kernels' addresses. DL0662 where code is missing or does not fit."""
+    again = "compile the program again"
+    for kernel in plan.kernels:
+        if not all(key in objects for key in (kernel.key, *kernel.needs)):
+            raise refuse("DL0662", f"the object code of kernel `{kernel.name}` is missing", again)
     try:
-        wanted = {key: objects[key] for key in plan.object_keys if key in objects}
-        libraries = loader.load_objects(wanted, {k.key: k.needs for k in plan.kernels})
-        return list(libraries.values()), {k.name: libraries[k.key].addresses[k.symbol] for k in plan.kernels}
-    except KeyError as error:
-        raise refuse("DL0662", f"the object code of kernel {str(error)[:60]} is missing", "compile the program again") from error
+        libraries = loader.load_objects({key: objects[key] for key in plan.object_keys}, {k.key: k.needs for k in plan.kernels})
     except loader.LoadError as error:
-        raise refuse("DL0662", f"the object code cannot be used: {error}", "compile the program again") from error
+        raise refuse("DL0662", f"the object code cannot be used: {error}", again) from error
+    for kernel in plan.kernels:
+        if kernel.symbol not in libraries[kernel.key].addresses:
+            raise refuse("DL0662", f"the object code of kernel `{kernel.name}` does not define it", again)
+    return list(libraries.values()), {k.name: libraries[k.key].addresses[k.symbol] for k in plan.kernels}
 
 
 _alive: weakref.WeakSet[Executable] = weakref.WeakSet()
