@@ -19,6 +19,7 @@ from dslc.frontend.parse import parse
 LINE_LENGTH = 140
 _ENDS_OPERAND = {"NAME", "INT", "NUMBER", "SIZE", "STRING", "TRUE", "FALSE", "RPAR", "RSQB", "RBRACE", "DOTS"}
 _STAYS_BEHIND = {"COMMA", "COLON", "DOT", "LBRACE", "RANGE", "EQUAL", "AS"}  # never the first of a line
+_LISTS = {"GIVEN", "OVER", "WITH", "CARRY"}
 _BREAKS_BEFORE = {"PIPE", "OVER", "ARROW", "GIVEN", "WITH", "CARRY", "AND", "OR", "PLUS", "MINUS", "STAR", "SLASH", "AT", "THEN", "ELSE"}
 
 
@@ -168,13 +169,46 @@ class _Line:
 
 
 @dataclass(slots=True)
+class _Hang:
+    """How far the lines hang in on which a statement goes on."""
+
+    statement: int  # the statement's own indentation
+    item_head: bool  # it is the signature of an item, whose body follows: hang in deeper than that
+    opened: list[int] = field(default_factory=list)  # for each open bracket, the indentation of its line
+    listed: int | None = None  # where the items of a `given` or `over` list go that began its own line
+
+    def indent(self, atom: _Atom, previous: _Atom | None) -> int:
+        """The indentation of a line that begins with `atom`."""
+        first = self.statement + (4 if self.item_head else 2)
+        if self.opened:
+            around = self.opened[-1]
+            if atom.kind in ("RPAR", "RSQB"):
+                return around
+            return first if around == self.statement else around + 2
+        if self.listed is not None and previous is not None and previous.kind in ("COMMA", "COMMENT") and atom.kind not in _LISTS:
+            return self.listed
+        return first
+
+    def see(self, atom: _Atom, indent: int, new_line: bool) -> None:
+        """Keep the brackets, and the lists that begin a line."""
+        if atom.kind in ("LPAR", "LSQB"):
+            self.opened.append(indent)
+        elif atom.kind in ("RPAR", "RSQB"):
+            self.opened.pop()
+        elif new_line and not self.opened and atom.kind in _LISTS:
+            self.listed = indent + 2
+        elif atom.kind == "LBRACE":
+            self.item_head, self.listed = False, None
+
+
+@dataclass(slots=True)
 class _Body:
-    """An open brace: the indentation of its statements and of its closing brace."""
+    """An open brace: the indentation of its statements and of its closing brace, and of the statement that it stands in."""
 
     brace: int
     inside: int
     outside: int
-    statement: int  # indentation of the statement that it stands in
+    hang: _Hang
 
 
 class _Layout:
@@ -205,67 +239,57 @@ class _Layout:
         """One pass over the atoms."""
         lines: list[_Line] = []
         bodies: list[_Body] = []
-        statement, item_head, after_setting = 0, False, False
+        hang = _Hang(0, False)
+        after_setting = False
         previous: _Atom | None = None
         for i, atom in enumerate(self.atoms):
             inside = bodies[-1].inside if bodies else 0
             one_line = bool(bodies) and self.atoms[bodies[-1].brace].one_line
             after_comment = previous is not None and previous.kind == "COMMENT"
-            new_line, gap, blank = False, " " * atom.space, False
+            after_brace = previous is not None and previous.kind == "LBRACE"
+            blank = False
             if atom.kind == "COMMENT":
                 if lines and atom.breaks == 0:
                     lines[-1].comment = atom.text
                 else:
-                    between = atom.between
-                    at = inside if between else self.continuation(i, statement, item_head)
-                    blank = between and atom.breaks > 1 and previous is not None and previous.kind != "LBRACE"
+                    at = inside if atom.between else hang.indent(atom, previous)
+                    blank = atom.between and atom.breaks > 1 and previous is not None and not after_brace
                     lines += [_Line(0)] * blank + [_Line(at, comment=atom.text)]
                 previous = atom
                 continue
             if atom.start:
                 stays = one_line or (after_setting and atom.breaks == 0 and i not in self.forced)
                 new_line = after_comment or previous is None or not stays
-                gap = " " if previous is not None and previous.kind == "LBRACE" else "  "
-                blank = new_line and atom.breaks > 1 and previous is not None and previous.kind != "LBRACE"
-                if new_line:
-                    statement = inside
-                item_head = atom.kind in ("BLOCK", "MODEL", "OPTIMIZER")
+                gap = " " if after_brace else "  "
+                blank = new_line and atom.breaks > 1 and previous is not None and not after_brace
                 after_setting = atom.start == "setting"
+                hang = _Hang(inside, atom.kind in ("BLOCK", "MODEL", "OPTIMIZER"))
                 indent = inside
             elif atom.kind == "RBRACE":
                 body = bodies.pop()
                 brace = self.atoms[body.brace]
                 new_line = after_comment or not (brace.empty or brace.one_line)
-                indent, gap, statement = body.outside, " ", body.statement
+                indent, gap, hang = body.outside, " ", body.hang
                 after_setting = False
-            elif atom.kind == "ELSE" and previous is not None and atom.depth == 0 and self.ends_body(i):
-                new_line, indent = after_comment, statement
+            elif atom.kind == "ELSE" and atom.depth == 0 and self.ends_body(i):
+                new_line, indent, gap = after_comment, hang.statement, " "
             else:
-                wanted = (
-                    atom.breaks > 0 and not one_line and atom.kind not in _STAYS_BEHIND and not self.is_postfix(i)
-                ) or i in self.forced
-                new_line = after_comment or wanted
-                indent = self.continuation(i, statement, item_head)
+                chosen = atom.breaks > 0 and not one_line and atom.kind not in _STAYS_BEHIND and not self.is_postfix(i)
+                new_line, gap = after_comment or chosen or i in self.forced, " " * atom.space
+                indent = hang.indent(atom, previous)
             if new_line or not lines:
-                lines += [_Line(0)] * blank + [_Line(indent, first=i)]
+                lines += [_Line(0)] * blank + [_Line(indent)]
                 gap = ""
             line = lines[-1]
+            hang.see(atom, line.indent, new_line)
             line.text += gap
             line.atoms.append((i, len(line.text)))
             line.text += atom.text
             if atom.kind == "LBRACE":
-                outside = line.indent if atom.of_scan else statement
-                bodies.append(_Body(i, outside + 2, outside, statement))
-                item_head = False
+                outside = line.indent if atom.of_scan else hang.statement
+                bodies.append(_Body(i, outside + 2, outside, hang))
             previous = atom
         return lines
-
-    def continuation(self, i: int, statement: int, item_head: bool) -> int:
-        """The indentation of a line that goes on with a statement."""
-        atom = self.atoms[i]
-        if atom.kind in ("RPAR", "RSQB"):
-            return statement + 2 * atom.depth
-        return statement + 2 * max(atom.depth, 1) + 2 * item_head
 
     def ends_body(self, i: int) -> bool:
         """Whether the `else` at `i` follows the body of an `if`."""

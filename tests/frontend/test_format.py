@@ -75,7 +75,7 @@ import   "a.dl" as a
 dim N<=256,T=128# trailing
 
 
-block  F [C:int,k=3] (x:f32[N , *S]) -> (out:f32[N,C])
+block  F[C:int,k=3](x:f32[N , *S]) -> (out:f32[N,C])
 given C%2==0,
    k>0 {
 # first
@@ -103,7 +103,7 @@ dim N <= 256, T = 128  # trailing
 
 block F[C: int, k = 3](x: f32[N, *S]) -> (out: f32[N, C])
     given C % 2 == 0,
-    k > 0 {
+      k > 0 {
   # first
 
   y = x[0:T, ::2, ..., -1] * -1 - -C ** 2
@@ -119,11 +119,56 @@ block F[C: int, k = 3](x: f32[N, *S]) -> (out: f32[N, C])
   return (y,
     z)
 }
-train t { epochs 5  batch 64
- seed 7 save "x" with every=1 }
+train t {
+  epochs 5  batch 64
+  seed 7  save "x" with every = 1
+}
 """
-    text = text.replace("F [C:int,k=3] (x", "F[C:int,k=3](x")
-    wanted = wanted[: wanted.index("train t")] + 'train t {\n  epochs 5  batch 64\n  seed 7  save "x" with every = 1\n}\n'
+    assert check_format(text) == wanted
+
+
+def test_hanging_lines() -> None:
+    text = """
+block F(x: f32[N]) -> f32[N] {
+  y = f[
+  1,
+  [2,
+  3]
+  ](x,
+  y)
+  z = scan i in 0..3
+  carry h = y,
+  k = y {
+  yield f(
+  x)
+  }
+  return g(
+  scan i in 0..3 {
+  yield x
+  },
+  z)
+}
+"""
+    wanted = """block F(x: f32[N]) -> f32[N] {
+  y = f[
+    1,
+    [2,
+      3]
+  ](x,
+    y)
+  z = scan i in 0..3
+    carry h = y,
+      k = y {
+        yield f(
+          x)
+      }
+  return g(
+    scan i in 0..3 {
+      yield x
+    },
+    z)
+}
+"""
     assert check_format(text) == wanted
 
 
