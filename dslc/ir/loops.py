@@ -140,6 +140,19 @@ class Load(Expr):
 
 
 @dataclass(frozen=True, slots=True)
+class ClampedLoad(Expr):
+    """After layout: element `address + sum of clamp(index, 0, extent - 1) * stride` of a buffer.
+
+    Stands for a read whose index may leave its axis where a Select discards it: the load itself must stay inside the buffer.
+    """
+
+    buffer: int
+    address: Dim
+    clamped: tuple[tuple[Dim, Dim, Dim], ...]  # (index, extent, stride)
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
 class LoadAt(Expr):
     """After layout: element `address + at * stride` of buffer argument `buffer`, where `at` is data."""
 

@@ -9,6 +9,7 @@ from dslc.ir.dims import Dim, DimExpr, Quotient
 from dslc.ir.loops import (
     Binary,
     Cast,
+    ClampedLoad,
     Expr,
     Gathered,
     IndexValue,
@@ -126,6 +127,23 @@ def quotients(d: Dim) -> Iterator[Quotient]:
                 yield from quotients(atom.numerator)
 
 
+def within(index: Dim, extent: Dim, extents: Mapping[str, Dim], largest: Ranges) -> bool:
+    """Whether 0 <= index < extent for every value of the loop variables; `extents` may depend on the batch."""
+    numeric = bounds(index, largest)
+    if numeric is None or numeric[0] < 0:
+        return False
+    if isinstance(extent, int) and numeric[1] < extent:
+        return True
+    top = index
+    for name in dims.names(index) & extents.keys():
+        scale = coefficient(index, name)
+        if not isinstance(scale, int):
+            return False
+        top = dims.substitute(top, {name: extents[name] - 1 if scale > 0 else 0})
+    slack = bounds(extent - 1 - top, largest)
+    return slack is not None and slack[0] >= 0
+
+
 def children(e: Expr) -> tuple[Expr, ...]:
     """The scalar operands of an expression."""
     match e:
@@ -200,6 +218,8 @@ def map_indices(e: Expr, change: Callable[[Dim], Dim]) -> Expr:
                 return replace(n, index=change(index))
             case Load(address=address):
                 return replace(n, address=change(address))
+            case ClampedLoad(address=address, clamped=clamped):
+                return replace(n, address=change(address), clamped=tuple((change(i), change(x), change(t)) for i, x, t in clamped))
             case LoadAt(address=address, stride=stride):
                 return replace(n, address=change(address), stride=change(stride))
             case Reduce(variables=variables):
@@ -219,6 +239,9 @@ def indices(e: Expr) -> Iterator[Dim]:
                 yield index
             case Load(address=address) | LoadAt(address=address):
                 yield address
+            case ClampedLoad(address=address, clamped=clamped):
+                yield address
+                yield from (i for i, _, _ in clamped)
 
 
 def substitute(e: Expr, mapping: Mapping[str, Dim]) -> Expr:

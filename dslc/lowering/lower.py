@@ -8,12 +8,12 @@ from dslc.diagnostics import Span
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
-from dslc.ir.loops import Acc, Expr, For, Gathered, Load, LoadAt, LoopProgram, Read, Reader, Reduce, Stmt, Store, var
+from dslc.ir.loops import Acc, ClampedLoad, Expr, For, Gathered, Load, LoadAt, LoopProgram, Read, Reader, Reduce, Stmt, Store, var
 from dslc.ir.module import PortKind, Program
 from dslc.ir.types import DType
 from dslc.lowering.contraction import Contraction
 from dslc.lowering.fuse import NOMINAL_BATCH, Nest, body_of, fuse, is_contraction, unroll_small, value_at
-from dslc.lowering.indices import map_indices, rewrite, walk
+from dslc.lowering.indices import map_indices, rewrite, walk, within
 from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import (
     Operand,
@@ -26,7 +26,7 @@ from dslc.lowering.operands import (
     overhang,
     with_operands,
 )
-from dslc.lowering.schedule import BATCH, SMALL_WORK, Loops, nest_of, schedule
+from dslc.lowering.schedule import BATCH, SMALL_WORK, Loops, largest, nest_of, schedule
 from dslc.lowering.tiling import plan as plan_tiles
 
 PACK_CYCLES = 1.5  # an element of a copy that reorders axes
@@ -98,6 +98,8 @@ def lower(program: Program) -> Lowered:
     group: list[list[Nest]] = []
     for nest in nests:
         layout = state.places[nest.value].layout
+        if 0 in nest.value.type.shape:
+            continue  # nothing to compute
         if layout.halo:
             steps += _kernels(state, group)
             group = []
@@ -470,6 +472,8 @@ def _same_rows(scheduled: list[Loops]) -> bool:
 def _schedule(state: Lowering, bundle: list[Nest], args: list[Value], keep_rows: bool) -> Loops:
     stores = []
     batch = state.program.batch
+    extents: dict[str, Dim] = {}
+    ranges: dict[str, tuple[int, int]] = {}
     by_id = {v.id: v for v in [*state.graph.values(), *state.places]}
 
     def argument(value: Value) -> int:
@@ -483,7 +487,13 @@ def _schedule(state: Lowering, bundle: list[Nest], args: list[Value], keep_rows:
     def resolve(e: Expr) -> Expr:
         if isinstance(e, Read):
             value = by_id[e.source]
-            return Load(argument(value), named(state.places[value].layout.address(e.index)), e.dtype)
+            layout = state.places[value].layout
+            outside = [n for n, i in enumerate(e.index) if not within(named(i), named(value.type.shape[n]), extents, ranges)]
+            if not outside:
+                return Load(argument(value), named(layout.address(e.index)), e.dtype)
+            rest = tuple(0 if n in outside else i for n, i in enumerate(e.index))
+            clamps = tuple((named(e.index[n]), named(value.type.shape[n]), named(layout.strides[n])) for n in outside)
+            return ClampedLoad(argument(value), named(layout.address(rest)), clamps, e.dtype)
         if isinstance(e, Gathered):
             value = by_id[e.source]
             layout = state.places[value].layout
@@ -492,7 +502,11 @@ def _schedule(state: Lowering, bundle: list[Nest], args: list[Value], keep_rows:
         return e
 
     for nest in bundle:
-        expr = map_indices(rewrite(unroll_small(nest.expr), resolve), named)
+        written = unroll_small(nest.expr)
+        extents = {n: named(x) for n, x in zip(nest.index, nest.value.type.shape, strict=True)}
+        extents |= {n: named(x) for e in walk(written) if isinstance(e, Reduce) for n, x in e.variables}
+        ranges = {BATCH: (1, state.bound)} | {n: (0, largest(x, state.bound) - 1) for n, x in extents.items()}
+        expr = map_indices(rewrite(written, resolve), named)
         address = named(state.places[nest.value].layout.address(tuple(map(var, nest.index))))
         stores.append(Store(argument(nest.value), address, expr))
     first = bundle[0]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
-from dslc.ir.loops import Expr, For, IndexValue, Load, LoadAt, Random, Reduce, Stmt, Store
-from dslc.lowering.indices import bounds, coefficient, indices, map_indices, quotients, rewrite, simplify, substitute, walk
+from dslc.ir.loops import ClampedLoad, Expr, For, IndexValue, Load, LoadAt, Random, Reduce, Stmt, Store
+from dslc.lowering.indices import coefficient, indices, map_indices, quotients, rewrite, simplify, substitute, walk
 
 BATCH = "batch"
 SMALL_WORK = 12_000  # scalar operations; less is not worth meeting at a barrier for
@@ -29,11 +29,11 @@ class Loops:
 
 def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound: int, keep_rows: bool) -> Loops:
     """Loops over `axes` around stores at their addresses. `keep_rows` keeps axis 0 apart, so that kernels can share it."""
-    ranges = {name: (0, _largest(extent, bound) - 1) for name, extent in axes} | {BATCH: (1, bound)}
+    ranges = {name: (0, largest(extent, bound) - 1) for name, extent in axes} | {BATCH: (1, bound)}
     for store in stores:
         for node in walk(store.value):
             if isinstance(node, Reduce):
-                ranges |= {name: (0, _largest(extent, bound) - 1) for name, extent in node.variables}
+                ranges |= {name: (0, largest(extent, bound) - 1) for name, extent in node.variables}
     stores = tuple(_simplified(s, ranges) for s in stores)
     stores, axes, ranges = _split(stores, axes, ranges)
     axes = tuple((name, extent) for name, extent in axes if extent != 1)
@@ -48,7 +48,8 @@ def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound
     return Loops(axes, vector, stores, rows, _work(stores, axes))
 
 
-def _largest(extent: Dim, bound: int) -> int:
+def largest(extent: Dim, bound: int) -> int:
+    """The extent at the largest batch, at least 1."""
     return max(1, extent if isinstance(extent, int) else dims.evaluate(extent, {BATCH: bound}))
 
 
@@ -162,6 +163,7 @@ def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...])
         candidates += [(name, extent, True) for name, extent in reduces.items() if name in last]
     for position, (name, extent, is_reduce) in enumerate(candidates):
         size = extent if isinstance(extent, int) else 32
+        size = max(size, 1)
         full = -(-size // 16) * 16 / size
         cost = 0.0
         for s in stores:
@@ -220,8 +222,3 @@ def nest_of(loops: Loops, parallel: bool) -> tuple[Stmt, ...]:
         kind = ("parallel vector" if first else "vector") if vector else ("parallel" if first else "serial")
         body = (For(name, extent, kind, body),)
     return body
-
-
-def symbolic_bounds(d: Dim, bound: int) -> tuple[int, int] | None:
-    """Bounds of an index over the batch alone."""
-    return bounds(d, {BATCH: (1, bound)})

@@ -15,6 +15,7 @@ from dslc.ir.dims import Dim, Quotient
 from dslc.ir.loops import (
     Binary,
     Cast,
+    ClampedLoad,
     Const,
     Expr,
     For,
@@ -224,6 +225,8 @@ class Emitter:
                     found |= dims.names(d)
                 case IndexValue(index=d) | Random(index=d):
                     found |= dims.names(d)
+                case ClampedLoad(address=d, clamped=clamped):
+                    found |= dims.names(d).union(*(dims.names(i) | dims.names(x) for i, x, _ in clamped))
         bound = {v for node in walk(e) if isinstance(node, Reduce) for v, _ in node.variables}
         return frozenset(found - bound)
 
@@ -232,6 +235,8 @@ class Emitter:
         match e:
             case Load():
                 return self.load(e)
+            case ClampedLoad():
+                return self.clamped_load(e)
             case LoadAt(buffer=b, address=address, stride=stride, dtype=dtype):
                 index = f"{self.index_vector(address)} + {names[0]} * splat_i64({self.dim(stride)})"
                 if self.vector is not None and self.vector.live:
@@ -281,6 +286,26 @@ class Emitter:
         if isinstance(scale, int):
             return f"vload_stride{suffix}_{dtype}({p}, {address}, {scale}{part})"
         return f"vgather{suffix}_{dtype}({p}, {self.index_vector(e.address)}{part})"
+
+    def clamped_load(self, e: ClampedLoad) -> str:
+        """Clamps that do not depend on the lanes are scalars; else every lane computes its own address."""
+        v = self.vector
+        if v is None or all(v.variable not in dims.names(i) for i, _, _ in e.clamped):
+            address: Dim = e.address
+            for index, extent, stride in e.clamped:
+                name = self.fresh("c")
+                last = self.dim(extent - 1)
+                self.line(f"{name} = {self.dim(index)}")
+                self.line(f"{name} = 0 if {name} < 0 else {last} if {name} > {last} else {name}")
+                address = address + dims.name(name) * stride
+            return self.load(Load(e.buffer, address, e.dtype))
+        total = self.index_vector(e.address)
+        for index, extent, stride in e.clamped:
+            inside = f"vmax(vmin({self.index_vector(index)}, splat_i64({self.dim(extent - 1)})), splat_i64(0))"
+            total += f" + {inside} * splat_i64({self.dim(stride)})"
+        if v.live:
+            return f"vgather_part_{e.dtype.value}(p{e.buffer}, {total}, {v.live})"
+        return f"vgather_{e.dtype.value}(p{e.buffer}, {total})"
 
     def index_vector(self, d: Dim) -> str:
         """An index as i64 lanes."""
@@ -430,6 +455,8 @@ class Emitter:
                     text = f"{v!r}:{t.value}"
                 case Load(buffer=b, address=d):
                     text = f"L[{b}]({d})"
+                case ClampedLoad(buffer=b, address=d, clamped=clamped):
+                    text = f"C[{b}]({d};{clamped})"
                 case LoadAt(buffer=b, address=d, stride=s):
                     text = f"G[{b}]({d};{s};{inner})"
                 case IndexValue(index=d, dtype=t):
