@@ -3,6 +3,7 @@
 A matrix `[In, Out]` has fan-in In and fan-out Out. A convolution's weights `[Out, In, k, ...]` have fan-in In * k * ... and
 fan-out Out * k * .... The generator is NumPy's Philox, keyed by (seed, stream).
 """
+
 from __future__ import annotations
 
 import math
