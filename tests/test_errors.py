@@ -14,7 +14,7 @@ import pytest
 
 from dslc import frontend
 from dslc.diagnostics import Diagnostic, DiagnosticError, render
-from dslc.explain import Explanation, explain, explanations
+from dslc.explain import Explanation, explain, explanations, page
 from dslc.frontend.parse import parse
 
 FOLDER = Path(__file__).parent / "errors"
@@ -91,3 +91,10 @@ def test_codes_are_found_by_number_too() -> None:
     assert "Wrong:" in str(explain("DL0011"))
     with pytest.raises(DiagnosticError, match="DL0902"):
         explain("DL9999")
+
+
+def test_the_page_of_codes_is_up_to_date(update_golden: bool) -> None:
+    place = Path(__file__).parent.parent / "docs" / "errors.md"
+    if update_golden:
+        place.write_text(page(), encoding="utf-8")
+    assert place.read_text(encoding="utf-8") == page(), "run pytest tests/test_errors.py --update-golden"

@@ -65,3 +65,16 @@ def explain(code: str) -> Explanation:
 
 def _indented(text: str) -> str:
     return textwrap.indent(textwrap.dedent(text).strip(), "    ")
+
+
+def page() -> str:
+    """All explanations as one Markdown page."""
+    out = [
+        "# Error codes",
+        "What every code means, with the least text that gives it and the same text put right. `dslc explain CODE` prints one.",
+    ]
+    for entry in explanations().values():
+        out += [f"## {entry.code}: {entry.title}", " ".join(textwrap.dedent(entry.text).split())]
+        for title, example in (("Wrong:", entry.wrong), ("Right:", entry.fixed)):
+            out += [title, f"```{'' if entry.language in ('dl', 'text') else entry.language}\n{textwrap.dedent(example).strip()}\n```"]
+    return "\n\n".join(out) + "\n"
