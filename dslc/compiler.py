@@ -23,12 +23,14 @@ from dslc.transforms.bind import bind
 from dslc.transforms.cse import cse
 from dslc.transforms.dead_code import dead_code
 from dslc.transforms.expand import expand_composites
+from dslc.transforms.split_sums import split_sums
 
 Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("autodiff", differentiate),  # before expansion: a composite with a gradient of its own (softmax) has a better one
     ("expand", expand_composites),
+    ("split sums", split_sums),  # after expansion, which makes most of them
     ("cse", cse),
     ("dead code", dead_code),
 )

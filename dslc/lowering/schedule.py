@@ -13,6 +13,7 @@ from dslc.ir.loops import ClampedLoad, Expr, For, IndexValue, Load, LoadAt, Rand
 from dslc.lowering.indices import coefficient, indices, map_indices, quotients, rewrite, simplify, substitute, walk
 
 BATCH = "batch"
+UNROLLED_STORES = 4
 SMALL_WORK = 12_000  # scalar operations; less is not worth meeting at a barrier for
 
 
@@ -39,6 +40,7 @@ def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound
     axes = tuple((name, extent) for name, extent in axes if extent != 1)
     stores = tuple(_without_single_steps(_substituted(s, {n: 0 for n, e in ranges.items() if e == (0, 0)})) for s in stores)
     stores, axes = _merge(stores, axes, keep_rows)
+    stores, axes = _unroll(stores, axes)
     vector, reduced = _choose_vector(stores, axes[1:] if keep_rows else axes)
     if vector is not None:
         axes = (*(a for a in axes if a[0] != vector), next(a for a in axes if a[0] == vector))
@@ -115,6 +117,15 @@ def _splittable(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) ->
                 if factor > 1 and dims.is_known_multiple(extents[name], factor) and extents[name] != factor:
                     found.add((name, factor))
     return min(found, key=lambda f: (f[1], f[0])) if found else None
+
+
+def _unroll(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> tuple[tuple[Store, ...], tuple[tuple[str, Dim], ...]]:
+    """The small inner parts of split axes become straight code, so that a window's elements share what they compute."""
+    for name, extent in axes:
+        if name.endswith("t") and isinstance(extent, int) and len(stores) * extent <= UNROLLED_STORES:
+            stores = tuple(_substituted(s, {name: n}) for n in range(extent) for s in stores)
+            axes = tuple(a for a in axes if a[0] != name)
+    return stores, axes
 
 
 def _merge(
