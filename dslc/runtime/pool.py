@@ -211,6 +211,11 @@ class Pool:
             best = min(best, time.perf_counter() - begin)
         return max(best / 500, 1e-9)
 
+    def __del__(self) -> None:
+        # workers sleep on memory that goes with this object
+        if getattr(self, "_handles", None):
+            self.close()
+
     def close(self) -> None:
         """Stop and join the workers. Later jobs run on the caller's thread alone."""
         with self._lock:

@@ -142,8 +142,8 @@ define internal void @publish(ptr %state, ptr %group, i64 %shares) {
   %group_word = getelementptr i8, ptr %state, i64 %group_at
   %shares_word = getelementptr i8, ptr %state, i64 %shares_at
   %group_number = ptrtoint ptr %group to i64
-  store atomic i64 %group_number, ptr %group_word monotonic, align 8
-  store atomic i64 %shares, ptr %shares_word monotonic, align 8
+  store atomic i64 %group_number, ptr %group_word release, align 8
+  store atomic i64 %shares, ptr %shares_word release, align 8
   %ignored = atomicrmw xchg ptr %state, i64 %epoch seq_cst
   %idle = icmp eq i64 %shares, 0
   br i1 %idle, label %finished, label %more

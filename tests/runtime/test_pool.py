@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import signal
@@ -111,6 +112,19 @@ def test_closed_pool_still_runs(pool: Pool) -> None:
     pool.close()
     pool.close()
     counted(pool, 20, 3)
+
+
+def test_forgotten_pool_stops_its_workers() -> None:
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    before = threads()
+    pool = Pool(4, 4)
+    counted(pool, 3, 3)
+    assert threads() == before + 3
+    del pool
+    gc.collect()
+    assert threads() == before
 
 
 def test_idle_workers_sleep() -> None:
