@@ -20,9 +20,11 @@ from dslc.lowering.plan import plan_program
 from dslc.options import Options
 from dslc.transforms.autodiff import differentiate
 from dslc.transforms.bind import bind
+from dslc.transforms.constant_folding import constant_folding
 from dslc.transforms.cse import cse
 from dslc.transforms.dead_code import dead_code
 from dslc.transforms.expand import expand_composites
+from dslc.transforms.simplify import simplify
 from dslc.transforms.split_sums import split_sums
 
 Pass = Callable[[Graph], Graph]
@@ -30,7 +32,9 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[tuple[str, Pass], ...] = (
     ("autodiff", differentiate),  # before expansion: a composite with a gradient of its own (softmax) has a better one
     ("expand", expand_composites),
+    ("simplify", simplify),  # after autodiff: it drops stop_gradient
     ("split sums", split_sums),  # after expansion, which makes most of them
+    ("constant folding", constant_folding),
     ("cse", cse),
     ("dead code", dead_code),
 )

@@ -63,6 +63,11 @@ class Shape:
     draw: bool
 
 
+def index_of(names: tuple[str, ...], shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """The index of a nest's own element: a loop variable an axis, 0 where the axis has one element."""
+    return tuple(0 if extent == 1 else var(name) for name, extent in zip(names, shape, strict=True))
+
+
 def elements(shape: tuple[Dim, ...]) -> float:
     total = 1.0
     for extent in shape:
@@ -78,6 +83,10 @@ def is_contraction(op: Op) -> bool:
     return OPERATORS[op.kind].has("contraction")
 
 
+def _probe_index(value: Value) -> tuple[Dim, ...]:
+    return index_of(tuple(f"p{n}" for n in range(value.type.rank)), value.type.shape)
+
+
 def _probe(value: Value) -> Reader:
     return Reader(value.type, lambda index: Read(value.id, index, value.type.dtype), value.id)
 
@@ -85,7 +94,7 @@ def _probe(value: Value) -> Reader:
 def shape_of(op: Op) -> Shape:
     """Looks at an operator's body once, over fresh variables."""
     out = op.output
-    index = tuple(var(f"p{n}") for n in range(out.type.rank))
+    index = _probe_index(out)
     e = body_of(op, index, tuple(_probe(v) for v in op.inputs))
     reads: dict[int, float] = {}
     cost, reduction, draw = 0.0, False, False
@@ -199,7 +208,7 @@ def _absorb(
 
 def _pointwise(op: Op, value: Value) -> bool:
     """Whether an operator reads `value` only at its own output's index."""
-    index = tuple(var(f"p{n}") for n in range(op.output.type.rank))
+    index = _probe_index(op.output)
     e = body_of(op, index, tuple(_probe(v) for v in op.inputs))
     return all(node.index == index for node in walk(e) if isinstance(node, Read) and node.source == value.id)
 
@@ -217,7 +226,7 @@ def fuse(graph: Graph) -> tuple[Nest, ...]:
         root = ends.get(v)
         names = tuple(f"i{n}" for n in range(v.type.rank))
         contraction = root if root is not None and is_contraction(root) else None
-        e = _element(v, tuple(map(var, names)), keep, producer, contraction)
+        e = _element(v, index_of(names, v.type.shape), keep, producer, contraction)
         contracted = None
         if contraction is not None:
             map_ = OPERATORS[contraction.kind].contraction(*(x.type for x in contraction.inputs), **dict(contraction.attrs))

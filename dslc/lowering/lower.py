@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from dslc.diagnostics import Span
 from dslc.ir import dims
@@ -12,7 +13,7 @@ from dslc.ir.loops import Acc, ClampedLoad, Expr, For, Gathered, Load, LoadAt, L
 from dslc.ir.module import PortKind, Program
 from dslc.ir.types import DType
 from dslc.lowering.contraction import Contraction
-from dslc.lowering.fuse import NOMINAL_BATCH, Nest, body_of, fuse, is_contraction, unroll_small, value_at
+from dslc.lowering.fuse import Nest, body_of, fuse, index_of, is_contraction, unroll_small, value_at
 from dslc.lowering.indices import map_indices, rewrite, walk, within
 from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import (
@@ -27,6 +28,7 @@ from dslc.lowering.operands import (
     with_operands,
 )
 from dslc.lowering.schedule import BATCH, SMALL_WORK, Loops, largest, nest_of, schedule
+from dslc.lowering.tiling import Schedule
 from dslc.lowering.tiling import plan as plan_tiles
 
 PACK_CYCLES = 1.5  # an element of a copy that reorders axes
@@ -152,7 +154,7 @@ def _bind_outputs(state: Lowering, nests: list[Nest]) -> tuple[list[Nest], tuple
         copy = state.new_value(value)
         state.places[copy] = place
         names = tuple(f"i{n}" for n in range(value.type.rank))
-        copies.append(Nest(copy, names, Read(value.id, tuple(map(var, names)), value.type.dtype), None, "copy"))
+        copies.append(Nest(copy, names, Read(value.id, index_of(names, value.type.shape), value.type.dtype), None, "copy"))
         outputs.append(copy)
     return nests + copies, tuple(outputs)
 
@@ -169,7 +171,7 @@ def _blocks_update(state: Lowering, nests: list[Nest], value: Value, place: Plac
     if old is None:
         return False
     nest = next(n for n in nests if n.value == value)
-    index = tuple(map(var, nest.index))
+    index = index_of(nest.index, nest.value.type.shape)
     if nest.contraction is not None:
         return old in reads_of(state.graph, nest)
     for node in walk(nest.expr):
@@ -242,7 +244,7 @@ def _through_copy(state: Lowering, nests: list[Nest], value: Value) -> list[Nest
     copy = state.new_value(value)
     state.places[copy] = place
     names = tuple(f"i{n}" for n in range(value.type.rank))
-    return [*nests, Nest(copy, names, Read(value.id, tuple(map(var, names)), value.type.dtype), None, "copy")]
+    return [*nests, Nest(copy, names, Read(value.id, index_of(names, value.type.shape), value.type.dtype), None, "copy")]
 
 
 # ---- kernels from nests --------------------------------------------------------------------------------------------
@@ -325,7 +327,7 @@ def _best_order(state: Lowering, nest: Nest, position: int) -> Layout | None:
     described = _describe(state, nest)
     if described is None:
         return None
-    now = cycles(described[0], NOMINAL_BATCH)
+    now = cycles(described[0])
     best: tuple[float, Layout] | None = None
     for innermost in range(value.type.rank):
         order = (*(n for n in range(value.type.rank) if n != innermost), innermost)
@@ -341,15 +343,21 @@ def _best_order(state: Lowering, nest: Nest, position: int) -> Layout | None:
             continue
         size = layout.size
         assert isinstance(size, int)
-        cost = cycles(other[0], NOMINAL_BATCH) + PACK_CYCLES * size
+        cost = cycles(other[0]) + PACK_CYCLES * size
         if best is None or cost < best[0]:
             best = cost, layout
     return best[1] if best is not None and best[0] < now else None
 
 
-def cycles(c: Contraction, batch: int) -> float:
-    """Estimated cycles of a contraction at a nominal batch."""
-    return plan_tiles(c, 16).cycles
+def cycles(c: Contraction) -> float:
+    """Estimated cycles of a contraction at a nominal batch, for 16 lanes."""
+    return tiled(c, 16).cycles
+
+
+@lru_cache(maxsize=1024)
+def tiled(c: Contraction, width: int) -> Schedule:
+    """The tiles of a contraction; kept, because choosing them takes longer than anything else in lowering."""
+    return plan_tiles(c, width)
 
 
 def _describe(state: Lowering, nest: Nest) -> tuple[Contraction, tuple[Value, ...]] | None:
@@ -390,14 +398,14 @@ def _without_epilogue(state: Lowering, nest: Nest) -> tuple[Nest, Step | None]:
     state.places[target] = Place("arena", "", default_layout(target.type))
     names = tuple(f"i{n}" for n in range(target.type.rank))
     alone = Nest(target, names, Acc(target.type.dtype), nest.span, nest.label, it)
-    read = Read(target.id, tuple(map(var, nest.index)), target.type.dtype)
+    read = Read(target.id, index_of(nest.index, nest.value.type.shape), target.type.dtype)
     rest = replace(nest, expr=rewrite(nest.expr, lambda e: read if isinstance(e, Acc) else e), contraction=None)
     step = None if it.value == nest.value and not isinstance(nest.expr, Acc) else _contraction(state, alone)
     if step is not None:
         return rest, step
     op = state.graph.producers()[it.value]
     readers = tuple(Reader(v.type, lambda i, v=v: _operand(state, v, i), v.id) for v in op.inputs)  # type: ignore[misc]
-    total = body_of(op, tuple(map(var, nest.index)), readers)
+    total = body_of(op, index_of(nest.index, nest.value.type.shape), readers)
     return replace(nest, expr=rewrite(nest.expr, lambda e: total if isinstance(e, Acc) else e), contraction=None), None
 
 
@@ -415,7 +423,7 @@ def _join(group: list[list[Nest]], nest: Nest) -> bool:
     inside = [e for e in walk(nest.expr) if isinstance(e, Read | Gathered) and e.source in members]
     if any(isinstance(e, Gathered) for e in inside):
         return False
-    index = tuple(map(var, nest.index))
+    index = index_of(nest.index, nest.value.type.shape)
     last = group[-1]
     pointwise = not _reduces(nest.expr) and not any(_reduces(n.expr) for n in last)
     same_shape = all(n.value.type.shape == nest.value.type.shape for n in last)
@@ -507,7 +515,7 @@ def _schedule(state: Lowering, bundle: list[Nest], args: list[Value], keep_rows:
         extents |= {n: named(x) for e in walk(written) if isinstance(e, Reduce) for n, x in e.variables}
         ranges = {BATCH: (1, state.bound)} | {n: (0, largest(x, state.bound) - 1) for n, x in extents.items()}
         expr = map_indices(rewrite(written, resolve), named)
-        address = named(state.places[nest.value].layout.address(tuple(map(var, nest.index))))
+        address = named(state.places[nest.value].layout.address(index_of(nest.index, nest.value.type.shape)))
         stores.append(Store(argument(nest.value), address, expr))
     first = bundle[0]
     axes = tuple((n, named(e)) for n, e in zip(first.index, first.value.type.shape, strict=True))

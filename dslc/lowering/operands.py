@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Op, Value
-from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, For, Load, LoopProgram, Read, Select, Stmt, Store, Unary, var
+from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, For, Load, LoopProgram, Read, Select, Stmt, Store, Unary
 from dslc.ir.types import DType, TensorType
 from dslc.lowering.contraction import Axis, Contraction, normalise, order_reduction
-from dslc.lowering.fuse import Nest, unroll_small, value_at
+from dslc.lowering.fuse import Nest, index_of, unroll_small, value_at
 from dslc.lowering.indices import bounds, coefficient, map_indices, quotients, rewrite, simplify, walk
 from dslc.lowering.layout import Layout, channels_last, row_major
 
@@ -97,7 +97,7 @@ def describe(
     addresses = [
         layout_of(a.value).address(a.index),
         layout_of(b.value).address(b.index),
-        dims.substitute(layout_of(nest.value).address(tuple(map(var, nest.index))), to_axes),
+        dims.substitute(layout_of(nest.value).address(index_of(nest.index, nest.value.type.shape)), to_axes),
     ]
     axes = dict(contracted.map.axes)
     split = _split(axes, addresses, epilogue, bound, batch)
@@ -215,7 +215,7 @@ def copy_nest(source: Value, target: Value, keep: set[Value], producer: Mapping[
     """A nest that writes `source`, whatever computes it, into memory of its own."""
     names = tuple(f"i{n}" for n in range(target.type.rank))
     op = producer.get(source)
-    return Nest(target, names, value_at(source, tuple(map(var, names)), keep, producer), op.span if op else None, "copy")
+    return Nest(target, names, value_at(source, index_of(names, target.type.shape), keep, producer), op.span if op else None, "copy")
 
 
 def with_operands(nest: Nest, a: Value, b: Value) -> Nest:

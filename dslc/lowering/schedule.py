@@ -14,7 +14,7 @@ from dslc.lowering.indices import coefficient, indices, map_indices, quotients, 
 
 BATCH = "batch"
 UNROLLED_STORES = 4
-SMALL_WORK = 12_000  # scalar operations; less is not worth meeting at a barrier for
+SMALL_WORK = 40_000  # scalar operations; less is not worth meeting at a barrier for
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +184,9 @@ def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...])
                 if isinstance(node, Load):
                     weight = 1.0 if not is_reduce or any(v in dims.names(node.address) for v in reduces) else 0.1
                     cost += weight * _access_cost(node.address, name)
+                elif isinstance(node, ClampedLoad):
+                    outside = any(name in dims.names(i) for i, _, _ in node.clamped)
+                    cost += 9.0 if outside else _access_cost(node.address, name)
                 elif isinstance(node, LoadAt) or (isinstance(node, IndexValue | Random) and coefficient(node.index, name) is None):
                     cost += 8.0
         cost = max(cost, 0.5) * full

@@ -10,8 +10,7 @@ from dslc.backends.cpu.build import KernelSource
 from dslc.backends.cpu.contract import emit as emit_contraction
 from dslc.backends.cpu.emit import emit
 from dslc.ir.loops import LoopProgram
-from dslc.lowering.lower import Lowered
-from dslc.lowering.tiling import plan
+from dslc.lowering.lower import Lowered, tiled
 from dslc.options import Options
 
 BACKEND_VERSION = 1  # raised when generated code changes without its source text changing
@@ -45,5 +44,5 @@ def kernel_sources(lowered: Lowered, target: Target) -> tuple[KernelSource, ...]
         if isinstance(step.program, LoopProgram):
             sources.append(KernelSource(emit(step.program, target.width), "kernel", target.width))
         else:
-            sources.append(KernelSource(emit_contraction(plan(step.program, target.width)).text, "kernel", target.width))
+            sources.append(KernelSource(emit_contraction(tiled(step.program, target.width)).text, "kernel", target.width))
     return tuple(sources)
