@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from dslc import frontend
+import dslc.ops  # noqa: F401 - fills the registry of operators
 from dslc.diagnostics import Diagnostic, DiagnosticError, render
 from dslc.explain import Explanation, explain, explanations, page
+from dslc.frontend import check
 from dslc.frontend.parse import parse
 
 FOLDER = Path(__file__).parent / "errors"
@@ -45,8 +46,8 @@ def found_in(path: Path, source: str) -> tuple[list[Diagnostic], dict[str, str]]
     data = expand(source)
     text = data.decode(errors="replace")
     _, diagnostics = parse(data, path.name)
-    if not diagnostics and hasattr(frontend, "check"):
-        diagnostics = list(frontend.check(text, path.name, folder=FOLDER).diagnostics)
+    if not diagnostics:
+        diagnostics = list(check(text, path.name, folder=FOLDER).diagnostics)
     return diagnostics, {path.name: text}
 
 
@@ -81,8 +82,8 @@ def test_examples_of_explanations(entry: Explanation) -> None:
 def errors_of(text: str) -> list[Diagnostic]:
     """Errors, without warnings."""
     _, diagnostics = parse(text, "example.dl")
-    if not diagnostics and hasattr(frontend, "check"):
-        diagnostics = list(frontend.check(text, "example.dl", folder=FOLDER).diagnostics)
+    if not diagnostics:
+        diagnostics = list(check(text, "example.dl", folder=FOLDER).diagnostics)
     return [d for d in diagnostics if d.severity == "error"]
 
 

@@ -57,8 +57,8 @@ EXPLANATIONS = (
         "DL0006",
         "A string is not well formed",
         "A string stands in straight double quotes and ends on the line it begins on. It has no escapes.",
-        'import "std/vision.dl as vision',
-        'import "std/vision.dl" as vision',
+        'import "std/layers.dl as layers',
+        'import "std/layers.dl" as layers',
     ),
     Explanation(
         "DL0007",

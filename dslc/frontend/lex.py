@@ -22,7 +22,7 @@ MAX_TOKENS = 200_000
 MAX_NESTING = 256
 MAX_NAME = 255
 MAX_DIGITS = 40
-MAX_MISTAKES = 100  # characters that are no token, before the rest of the file is left unread
+MAX_MISTAKES = 100  # errors before the rest of the file is left unread
 
 OPEN = {"LPAR": "RPAR", "LSQB": "RSQB", "LBRACE": "RBRACE"}
 CLOSE = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}

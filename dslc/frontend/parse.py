@@ -14,7 +14,7 @@ from lark.exceptions import UnexpectedToken
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
 from dslc.frontend.build import build
-from dslc.frontend.lex import CLOSE, MAX_NESTING, OPEN, Lexed, TooDeep, decode, grammar, lex, reserved_words, too_deep
+from dslc.frontend.lex import CLOSE, MAX_MISTAKES, MAX_NESTING, OPEN, Lexed, TooDeep, decode, grammar, lex, reserved_words, too_deep
 from dslc.frontend.slips import Mistake, explain
 from dslc.frontend.syntax import File, Item
 
@@ -50,9 +50,17 @@ def parse(text: str | bytes, file: str = "<string>") -> tuple[File, list[Diagnos
     items: list[Item] = []
     broken: set[str] = set()
     found = list(lexed.diagnostics)
+    cut_short = False
     for start, end in _pieces(lexed.tokens):
+        if cut_short and lexed.tokens[start].line == lexed.tokens[start - 1].end_line:
+            broken |= _declared(lexed.tokens, start, end)  # a reserved word within a broken item, not the start of another
+            continue
+        if len(found) >= MAX_MISTAKES:
+            broken |= _declared(lexed.tokens, start, end)
+            continue
         mistakes = _mistakes_in(lexed, start, end)
         result = _parse_item(lexed.tokens, start, end, file)
+        cut_short = isinstance(result, Diagnostic)
         if isinstance(result, Diagnostic):
             found += [result] if not _follows_from(result, mistakes) else []
             broken |= _declared(lexed.tokens, start, end)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from lark import Token
 
-from dslc import frontend
+import dslc.ops  # noqa: F401 - fills the registry of operators
 from dslc.diagnostics import Diagnostic
+from dslc.frontend import check
 from dslc.frontend.lex import lex
-from dslc.frontend.parse import parse
 from dslc.options import resource
 
 KINDS = ("delete", "duplicate", "swap", "replace")
@@ -78,11 +78,7 @@ def _mutant(rng: random.Random, file: Path, text: str, tokens: list[Token], spel
 
 def diagnose(text: str, file: Path) -> list[Diagnostic]:
     """The errors of a text that stands in the place of `file`."""
-    if hasattr(frontend, "check"):
-        found = list(frontend.check(text, file.name, folder=file.parent).diagnostics)
-    else:
-        found = parse(text, file.name)[1]
-    return [d for d in found if d.severity == "error"]
+    return list(check(text, file.name, folder=file.parent).errors)
 
 
 def is_near(mutant: Mutant, errors: list[Diagnostic]) -> bool:

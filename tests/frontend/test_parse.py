@@ -245,15 +245,16 @@ def test_limits_are_refused_before_work() -> None:
         "const a = " + "9" * 1_000_000: "DL0008",
         "const a = 1" + "\x00" * 50_000: "DL0004",
         ";" * 500_000: "DL0018",
+        "const a = \n" * 60_000: "DL0010",
         "\xb2" * 100_000: "DL0007",
     }
     for text, code in cases.items():
-        begin = time.perf_counter()
+        begin = time.process_time()
         tree, diagnostics = parse(text, "hostile.dl")
         assert diagnostics[0].code == code, text[:40]
         assert tree.items == ()
         assert len(diagnostics) <= 101
-        assert time.perf_counter() - begin < 2, text[:40]
+        assert time.process_time() - begin < 2, text[:40]
 
 
 def test_what_the_limits_allow() -> None:
@@ -264,6 +265,11 @@ def test_what_the_limits_allow() -> None:
     good("const a = " + "1 + " * (MAX_NESTING - 3) + "1")
     assert isinstance(const("x" + " |> f" * 5000), s.Pipe)
     assert isinstance(const("[" + "1, " * 20_000 + "1]"), s.ListExpr)
+
+
+def test_a_reserved_word_in_a_broken_item_is_no_new_one() -> None:
+    assert errors("model A(x: f32[N]) optimizer f32[N, 10] { return x }\nconst b = 1") == [("DL0010", 1, 19)]
+    assert [d[:2] for d in errors("const a = const b = c d\nconst e = 1 2")] == [("DL0010", 1), ("DL0010", 2)]
 
 
 def test_names_are_ascii() -> None:
