@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import dslc.ops  # noqa: F401  (registers the operators)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the expectations of golden files; read the diff")

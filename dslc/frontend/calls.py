@@ -378,7 +378,7 @@ def call_block(
             return _failed(context, signature, frame)
         for text, argument in zip(names, arguments, strict=True):
             frame.names[text] = argument
-        with context.reporter.call(function.name, call_.span):
+        with context.reporter.call(function.name, call_.span, call_.span == signature.name.span):
             _check_given(context, signature, frame, call_.span)
             results = run_body(context, function.item, frame)
             signatures.describe_results(context, signature, frame, results, call_.span)

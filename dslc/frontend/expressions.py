@@ -120,7 +120,14 @@ def _apply_binary(context: Context, node: syntax.Binary, left: Value, right: Val
         return a
     if node.op == "@":
         raise context.reporter.error("DL0302", f"`@` needs tensors, not {describe(left)} and {describe(right)}", node.span)
+    if _is_mixed(left, right) or _is_mixed(right, left):
+        return binary(context, node.op, left, right, (node.left.span, node.right.span), node.span)
     return static.arithmetic(context, node.op, left, right, node.span)
+
+
+def _is_mixed(left: Value, right: Value) -> bool:
+    """A float and a symbolic size: their result is only known at run time, so it is a scalar tensor."""
+    return isinstance(left, float) and isinstance(right, DimExpr)
 
 
 def _compare(context: Context, node: syntax.Compare, frame: Frame) -> Value:

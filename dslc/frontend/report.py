@@ -35,6 +35,7 @@ class CallSite:
 
     callee: str
     span: Span
+    declared: bool = False  # the call is the definition itself, elaborated as a program
 
 
 class Reporter:
@@ -49,6 +50,13 @@ class Reporter:
     @property
     def failed(self) -> bool:
         return any(d.severity == "error" for d in self.diagnostics)
+
+    def state(self) -> tuple[list[Diagnostic], set[tuple[str, Span | None]]]:
+        """What has been reported, to go back to with `restore`."""
+        return list(self.diagnostics), set(self._seen)
+
+    def restore(self, state: tuple[list[Diagnostic], set[tuple[str, Span | None]]]) -> None:
+        self.diagnostics, self._seen = list(state[0]), set(state[1])
 
     def error(self, code: str, message: str, span: Span | None, *, notes: Iterable[Note] = (), hint: str | None = None) -> Refused:
         """Records an error; `raise reporter.error(...)` leaves the expression."""
@@ -68,8 +76,8 @@ class Reporter:
         return span
 
     @contextmanager
-    def call(self, callee: str, span: Span) -> Iterator[None]:
-        self.calls.append(CallSite(callee, span))
+    def call(self, callee: str, span: Span, declared: bool = False) -> Iterator[None]:
+        self.calls.append(CallSite(callee, span, declared))
         try:
             yield
         finally:
@@ -82,7 +90,7 @@ class Reporter:
             notes.append(Note(f"in {self.calls[-1].callee}", diagnostic.span))
         elif self.calls and diagnostic.severity == "error":
             site = self.calls[-1]
-            if site.span.file not in self.library:
+            if site.span.file not in self.library and not site.declared:
                 notes.append(Note(f"in this call of {site.callee}", site.span))
         for key in {(diagnostic.code, diagnostic.span), (diagnostic.code, placed)}:
             if key in self._seen and key[1] is not None:
