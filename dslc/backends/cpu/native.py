@@ -87,7 +87,7 @@ class _Function(types.Function):
         self.resolved: dict[Any, Any] = {}
         self.intrinsics: dict[Any, Callable[..., Any]] = {}
 
-    def augment(self, other: types.Function) -> _Function:
+    def augment(self, other: Any) -> _Function:
         return _Function(self.templates + other.templates)
 
     def get_call_type(self, context: Any, args: tuple[types.Type, ...], kws: Mapping[str, types.Type]) -> Any:
