@@ -171,17 +171,17 @@ def _static(axis: Axis) -> int:
 
 
 def _without(c: Contraction, names: Mapping[str, int]) -> Contraction:
-    if not names:
-        return c
+    return change_addresses(c, lambda d: substitute(d, dict(names))) if names else c
 
-    def change(d: Dim) -> Dim:
-        return substitute(d, dict(names)) if isinstance(d, DimExpr) else d
 
-    return replace(
-        c,
-        epilogue=rewrite_addresses(c.epilogue, change),
-        also=tuple(Store(s.buffer, change(s.address), rewrite_addresses(s.value, change)) for s in c.also),
-    )
+def change_addresses(c: Contraction, change: Callable[[Dim], Dim]) -> Contraction:
+    """The contraction with every symbolic address of its epilogue changed."""
+
+    def changed(d: Dim) -> Dim:
+        return change(d) if isinstance(d, DimExpr) else d
+
+    also = tuple(Store(s.buffer, changed(s.address), rewrite_addresses(s.value, changed)) for s in c.also)
+    return replace(c, epilogue=rewrite_addresses(c.epilogue, changed), also=also)
 
 
 def _mergeable(c: Contraction) -> tuple[Axis, Axis] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf
 
 from dslc.ir.types import DType
@@ -17,10 +18,10 @@ from dslc.lowering.contraction import Axis, Contraction, Reduction, normalise, o
 LANES = 16
 BATCH_HINT = 32  # the batch that a schedule is chosen for where the axis is run-time sized; any batch runs correctly
 L1_BYTES = 32 << 10  # of 32 to 48 KiB
+AHEAD_BYTES = 256 << 10  # a vector operand of this size is not expected in the second-level cache when a panel is first read
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
 FMA_LATENCY = 4
 TILE_CYCLES = 20.0  # calling a tile and starting its loops
-L2_BYTES_A_CYCLE = 32.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,19 @@ class GridLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """Prefetching of the next panel of the vector operand while this one is used.
+
+    The next panel begins `distance` elements further. Each of the tiles that share a panel (the grid's last `loops` loops) asks
+    for an equal part of it, `step` elements in every step of the reduction.
+    """
+
+    distance: int
+    step: int
+    loops: int
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """How a contraction runs; everything the printer needs.
 
@@ -92,6 +106,7 @@ class Schedule:
     chunks_outside: bool
     grid: tuple[GridLoop, ...]
     cycles: float
+    ahead: Ahead | None = None
 
     def stride(self, axis: Axis, operand: str) -> int:
         return axis.a if operand == "a" else axis.b
@@ -109,6 +124,7 @@ class _Roles:
     columns: tuple[Axis, ...]
 
 
+@lru_cache(maxsize=1024)
 def plan(contraction: Contraction, width: int) -> Schedule:
     """The schedule for vectors of `width` lanes (16, 8 or 4)."""
     c = normalise(contraction)
@@ -128,7 +144,8 @@ def plan(contraction: Contraction, width: int) -> Schedule:
     cycles, lanes, rows, columns = min(_tilings(c, roles, reduction, width), key=lambda t: t[0])
     outside = not reduction.single and _chunks_outside(c, roles, reduction, lanes, rows, columns)
     draft = Schedule(c, width, roles.scalar, roles.vector, roles.dot, lanes, rows, columns, reduction, outside, (), cycles)
-    return replace(draft, grid=_grid(draft))
+    draft = replace(draft, grid=_grid(draft))
+    return replace(draft, ahead=_ahead(draft))
 
 
 # ---- roles ----------------------------------------------------------------------------------------------------------
@@ -220,12 +237,12 @@ def _tile_pairs(axes: tuple[Axis, ...], limit: int) -> Iterator[tuple[Tiled, ...
     if not axes:
         yield ()
         return
-    second = [1] if len(axes) == 1 else [d for d in range(2, limit) if (axes[1].extent or 1) % d == 0]
+    second = [1] if len(axes) == 1 else [d for d in range(1, limit) if (axes[1].extent or 1) % d == 0]
     for inner in second:
         for tiled in _segmentations(axes[0], limit // inner):
             if len(axes) == 1:
                 yield (tiled,)
-            elif tiled.size > 1:
+            else:
                 yield tiled, Tiled(axes[1], (Segment(0, inner, (axes[1].extent or 1) // inner),))
 
 
@@ -274,7 +291,7 @@ def _cycles(
     split = _split_loads(c, roles, lanes, width)
     stored = 1.0 if lanes is None or lanes.axis.c == 1 else float(min(width, lanes.axis.extent or 1))
     panel = steps * (lanes.size if lanes else width) * _product(columns) * c.dtype.size
-    from_l2 = panel > L1_BYTES
+    from_l2 = _bytes_a_cycle(c, roles, lanes) if panel > L1_BYTES else inf
     chunks = max(1.0, steps / reduction.steps)
     total = 0.0
     variants = set()
@@ -288,12 +305,22 @@ def _cycles(
                 count = row * wide
                 loads = wide * split + (row * (each * split if roles.dot is not None else 1))
                 step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
-                if from_l2:
-                    step = max(step, wide * 64 / L2_BYTES_A_CYCLE)
+                step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
+                step = max(step, wide * width * c.dtype.size / each / from_l2)
                 end = count * (2.0 + stored) if roles.dot is None else 5.0 * row * column
                 total += v_count * r_count * c_count * (steps * step + chunks * (end + TILE_CYCLES))
                 variants.add((vectors, row, column))
     return around * total * (1 + 0.01 * len(variants))
+
+
+def _bytes_a_cycle(c: Contraction, roles: _Roles, lanes: Tiled | None) -> float:
+    """How fast the vector operand comes from the second-level cache: slower where each step of the reduction is a row further,
+    slowest where rows are a power of two apart and fall into few cache sets. Measured."""
+    innermost = min((abs(_stride(a, roles.vector)) for a in c.reductions if a is not roles.dot and _stride(a, roles.vector)), default=0)
+    distance = innermost * c.dtype.size
+    if lanes is None or innermost <= lanes.size or distance < 1024:
+        return 32.0
+    return 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
 
 
 def _sizes(tiled: tuple[Tiled, ...]) -> dict[int, int]:
@@ -405,3 +432,35 @@ def _footprint(loops: list[tuple[int, int]]) -> int:
         if stride:
             total *= e
     return min(total, _span(loops))
+
+
+def _ahead(s: Schedule) -> Ahead | None:
+    """Prefetching where the vector operand is dense panels, large, and each panel is read by several tiles."""
+    c, lanes = s.contraction, s.lanes
+    if lanes is None:
+        return None
+    panel = lanes.size
+    inner = sorted((a for a in c.reductions if s.stride(a, s.vector)), key=lambda a: s.stride(a, s.vector))
+    for axis in inner:  # the panel is dense in the order of the reduction
+        if s.stride(axis, s.vector) != panel or axis.extent is None:
+            return None
+        panel *= axis.extent
+    total = c.dtype.size
+    for axis in c.axes:
+        if s.stride(axis, s.vector):
+            total *= axis.size(BATCH_HINT)
+    tiled = {t.axis.name: t for t in (*s.rows, *s.columns, lanes)}
+    sharing = loops = 0
+    distance = 0
+    for g in reversed(s.grid):
+        axis = c.axis(g.axis)
+        step = s.stride(axis, s.vector) * (tiled[g.axis].size if g.axis in tiled else 1)
+        count = len(tiled[g.axis].tiles()) if g.axis in tiled else axis.size(BATCH_HINT)
+        if step and count > 1:
+            distance = step
+            break
+        count = min(count, g.block) if g.block and g.inner else -(-count // g.block) if g.block else count
+        sharing, loops = max(1, sharing) * count, loops + 1
+    if total < AHEAD_BYTES or sharing < 2 or not distance or s.columns:
+        return None
+    return Ahead(distance, max(1, -(-lanes.size // sharing)), loops)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from itertools import count
+from functools import cache
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -17,7 +17,6 @@ from dslc.lowering.contraction import Axis, Contraction
 from dslc.lowering.tiling import plan
 
 ABI = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4)
-_serial = count()
 
 
 @dataclass
@@ -45,6 +44,7 @@ def load(source: KernelSource) -> Kernel:
     return Kernel(source, engine, engine.get_function_address(symbol))
 
 
+@cache
 def compiled(c: Contraction, width: int) -> Kernel:
     return load(emit(plan(c, width)))
 

@@ -73,7 +73,7 @@ class _Kernel:
         for word, (_buffer, dtype) in enumerate(c.buffers):
             self._say(f"P{word} = ptr_{dtype.value}(arg(row, {word}))", 1)
         loops = [g for g in s.grid if self._count(g) != "1"]
-        names = {g: f"t{n}" for n, g in enumerate(loops)}
+        self.names = names = {g: f"t{n}" for n, g in enumerate(loops)}
         for g in loops:
             self._say(f"n{names[g][1:]} = {self._count(g)}", 1)
         total = " * ".join(f"n{names[g][1:]}" for g in loops) or "1"
@@ -182,6 +182,8 @@ class _Kernel:
         self._say(f"a = offset(P0, {self._address('a')})", depth)
         self._say(f"b = offset(P1, {self._address('b')})", depth)
         self._say(f"c = offset(P2, {self._address('c')})", depth)
+        if s.ahead is not None:
+            self._say(f"next = offset({s.vector}, {self._ahead_text()})", depth)
         words = [b for b, _ in self.c.buffers]
         for n, (buffer, d) in enumerate(self.c.addresses):
             constant, strides = linear(d)
@@ -223,6 +225,17 @@ class _Kernel:
                 if stride:
                     self._say(f"{pointer} = offset({pointer}, {size * stride})", depth + 2)
 
+    def _ahead_text(self) -> str:
+        """Where this tile's part of the next panel begins."""
+        s = self.s
+        assert s.ahead is not None
+        tile = ""
+        for g in s.grid[len(s.grid) - s.ahead.loops :]:
+            if g in self.names:
+                tile = f"({tile} * n{self.names[g][1:]} + {self.names[g]})" if tile else self.names[g]
+        part = s.reduction.steps * s.ahead.step
+        return address_text(s.ahead.distance, [(tile or "0", part)] if tile else [])
+
     def _pointer_strides(self, t: Tiled) -> list[tuple[str, int]]:
         moves = [("a", t.axis.a), ("b", t.axis.b), ("c", t.axis.c or 0)]
         return moves + [(f"x{n}", linear(d)[1].get(t.axis.name, 0)) for n, (_, d) in enumerate(self.c.addresses)]
@@ -236,6 +249,8 @@ class _Kernel:
         )
         self.variants[variant] = None
         pointers = ["a", "b", "c", *(f"x{n}" for n in range(len(self.c.addresses)))]
+        if s.ahead is not None:
+            pointers.append("next")
         self._say(f"{variant.name}({', '.join([*pointers, *chunk_arguments(s)])})", depth)
 
     def _address(self, operand: str) -> str:

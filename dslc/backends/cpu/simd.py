@@ -22,6 +22,7 @@ from dslc.backends.cpu.lanes import (
     BYTES,
     CANONICAL_LANES,
     ELEMENTS,
+    I32,
     I64,
     POINTER,
     WIDTHS,
@@ -310,6 +311,22 @@ def offset(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
     return p(p, types.intp), codegen
 
 
+@intrinsic
+def prefetch(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
+    """Ask for the cache line of element i of p in the second-level cache; any address is harmless."""
+    if not isinstance(p, ElementPointer):
+        return None
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> Any:
+        address = builder.gep(args[0], [args[1]], source_etype=sig.args[0].element.memory)
+        function = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
+        address.type = POINTER
+        builder.call(function, [address, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])  # a read, level 2, data
+        return context.get_dummy_value()
+
+    return types.void(p, types.intp), codegen
+
+
 _FUNCTIONS: tuple[Any, ...] = (
     vmax,
     vmin,
@@ -325,6 +342,7 @@ _FUNCTIONS: tuple[Any, ...] = (
     where,
     arg,
     offset,
+    prefetch,
     ifloordiv,
     imod,
     ushr,

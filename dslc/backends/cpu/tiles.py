@@ -112,6 +112,8 @@ class TilePrinter:
         dtypes = dict(self.c.buffers)
         given = [("A", f"ptr_{self.type}"), ("B", f"ptr_{self.type}"), ("C", f"ptr_{self.type}")]
         given += [(f"X{n}", f"ptr_{dtypes[buffer].value}") for n, (buffer, _) in enumerate(self.c.addresses)]
+        if self.s.ahead is not None:
+            given.append(("NEXT", f"ptr_{self.type}"))
         return given + [(name, "intp") for name in chunk_arguments(self.s)]
 
     def print(self) -> str:
@@ -152,6 +154,11 @@ class TilePrinter:
         }
         if s.dot is None:
             self._pointers(offsets, depth)
+            if s.ahead is not None:
+                position = "0"
+                for d, (count, _) in enumerate(loops):
+                    position = f"k{d}" if position == "0" else f"({position} * {count} + k{d})"
+                self._say(f"prefetch(NEXT, {_times(position, s.ahead.step)})", depth)
             self._broadcast_step(depth)
             return
         full, left = divmod(s.dot.extent or 0, LANES)

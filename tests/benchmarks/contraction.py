@@ -1,0 +1,250 @@
+"""Speed of contractions as a share of the fma limit, both measured in this run, taking turns.
+
+    python tests/benchmarks/contraction.py [pattern ...] [--threads 2] [--seconds 0.5] [--width 16]
+
+A thread calls its share of a kernel many times and keeps its own time, the slowest thread counts; printed is the best of many
+such runs. The share counts useful arithmetic only: multiplications with padding or with unused lanes are not in it.
+"""
+
+# ruff: noqa: E402 - a script: the paths of the project and its tests come first
+from __future__ import annotations
+
+import argparse
+import ctypes
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "backends")]
+
+from contractions import Kernel, load, matmul
+from test_contraction import buffers, conv_nchw, relu, weight_gradient_nchw, weight_gradient_nhwc
+
+from dslc.backends.cpu.contract import KernelSource, emit
+from dslc.ir.dims import name
+from dslc.ir.loops import Acc, Binary, Load
+from dslc.ir.types import DType
+from dslc.lowering.contraction import Axis, Contraction
+from dslc.lowering.tiling import plan
+
+F32 = DType.F32
+N = name("n")
+
+
+def repeater() -> tuple[object, ctypes._CFuncPtr]:
+    """repeat(kernel, row, thread, threads, batch, times): calls a kernel in a loop."""
+    i64, i32, byte = ir.IntType(64), ir.IntType(32), ir.PointerType()
+    module = ir.Module("repeat")
+    kernel_type = ir.FunctionType(i32, [byte, byte, i64, i64, i64, i64])
+    fn = ir.Function(module, ir.FunctionType(ir.VoidType(), [i64] * 6), "repeat")
+    entry, loop, done = (fn.append_basic_block(n) for n in ("entry", "loop", "done"))
+    kernel, row, thread, threads, batch, times = fn.args
+    b = ir.IRBuilder(entry)
+    slot = b.alloca(i64, 2)
+    b.branch(loop)
+    b.position_at_end(loop)
+    number = b.phi(i64)
+    number.add_incoming(ir.Constant(i64, 0), entry)
+    b.call(b.inttoptr(kernel, kernel_type.as_pointer()), [b.bitcast(slot, byte), b.bitcast(slot, byte), row, thread, threads, batch])
+    following = b.add(number, ir.Constant(i64, 1))
+    number.add_incoming(following, loop)
+    b.cbranch(b.icmp_signed("<", following, times), loop, done)
+    b.position_at_end(done)
+    b.ret_void()
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(str(module)), llvm.Target.from_default_triple().create_target_machine())
+    engine.finalize_object()
+    return engine, ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 6)(engine.get_function_address("repeat"))
+
+
+KEEP, REPEAT = repeater()
+
+
+@dataclass
+class Contender:
+    """A kernel with its buffers and the useful arithmetic of one call."""
+
+    kernel: Kernel
+    words: np.ndarray
+    flops: int
+    batch: int
+    times: int = 1
+    best: float = float("inf")
+
+    def run(self, pool: ThreadPoolExecutor, threads: int) -> float:
+        def share(thread: int) -> float:
+            start = time.thread_time()  # other processes' turns do not count
+            REPEAT(self.kernel.address, self.words.ctypes.data, thread, threads, self.batch, self.times)
+            return time.thread_time() - start
+
+        seconds = max(pool.map(share, range(threads))) / self.times
+        self.best = min(self.best, seconds)
+        return seconds
+
+    def calibrate(self, pool: ThreadPoolExecutor, threads: int, seconds: float = 1e-3) -> None:
+        for _ in range(3):
+            self.best = min(self.run(pool, threads) for _ in range(3))
+            self.times = max(1, int(seconds / self.best))
+
+
+def limit(width: int) -> Contender:
+    """Nothing but fma in registers: what the cores can do at most."""
+    n = 16
+    lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))", "    x = vbroadcast_f32(p, 0)"]
+    lines += [f"    c{i} = vbroadcast_f32(p, {i})" for i in range(n)]
+    lines += ["    for _ in range(1000):"] + [f"        c{i} = fma(x, x, c{i})" for i in range(n)]
+    lines += [f"    vstore_f32(p, {16 + i * width} + thread * 1024, c{i})" for i in range(n)]
+    data = np.zeros(4096, np.float32)
+    kernel = load(KernelSource("\n".join(lines) + "\n", "kernel", (0,), width))
+    kernel.keep = data  # type: ignore[attr-defined]
+    return Contender(kernel, np.array([data.ctypes.data], np.int64), 2 * 1000 * n * width, 1)
+
+
+def packed_matmul(m: int | None, n: int, k: int, panel: int, **options: object) -> Contraction:
+    """A row-major, B packed as [n / panel][k][panel]."""
+    axes = (
+        Axis("m", m, k, 0, n),
+        Axis("np", n // panel, 0, k * panel, panel),
+        Axis("n", panel, 0, 1, 1),
+        Axis("k", k, 1, panel, None),
+    )
+    return Contraction(axes, **options)  # type: ignore[arg-type]
+
+
+def packed_conv(batch: int | None, h: int, ci: int, co: int, k: int, panel: int, stride: int = 1) -> Contraction:
+    """NHWC, padded input; weights [co / panel][kh][kw][ci][panel]."""
+    o = (h - k) // stride + 1
+    axes = (
+        Axis("n", batch, h * h * ci, 0, o * o * co),
+        Axis("oh", o, stride * h * ci, 0, o * co),
+        Axis("ow", o, stride * ci, 0, co),
+        Axis("cp", co // panel, 0, k * k * ci * panel, panel),
+        Axis("co", panel, 0, 1, 1),
+        Axis("kh", k, h * ci, k * ci * panel, None),
+        Axis("kw", k, ci, ci * panel, None),
+        Axis("ci", ci, 1, panel, None),
+    )
+    return Contraction(axes)
+
+
+def conv2_forward(batch: int | None) -> Contraction:
+    """LeNet's second convolution: input [n, 6, 14, 14], weights [6, 5, 5, 16], output [n, 10, 10, 16]."""
+    axes = (
+        Axis("n", batch, 6 * 196, 0, 1600),
+        Axis("oh", 10, 14, 0, 160),
+        Axis("ow", 10, 1, 0, 16),
+        Axis("co", 16, 0, 1, 1),
+        Axis("ci", 6, 196, 400, None),
+        Axis("kh", 5, 14, 80, None),
+        Axis("kw", 5, 1, 16, None),
+    )
+    return Contraction(axes)
+
+
+def conv2_weights(batch: int | None) -> Contraction:
+    axes = (
+        Axis("n", batch, 6 * 196, 1600, None),
+        Axis("oh", 10, 14, 160, None),
+        Axis("ow", 10, 1, 16, None),
+        Axis("ci", 6, 196, 0, 400),
+        Axis("kh", 5, 14, 0, 80),
+        Axis("kw", 5, 1, 0, 16),
+        Axis("co", 16, 0, 1, 1),
+    )
+    return Contraction(axes)
+
+
+def bias_relu(n_name: str = "n", panel: str | None = None, width: int = 0) -> object:
+    at = name(n_name) + (name(panel) * width if panel else 0)
+    return relu(Binary("add", Acc(F32), Load(3, at, F32), F32))
+
+
+def cases() -> dict[str, tuple[Contraction, int]]:
+    made: dict[str, tuple[Contraction, int]] = {}
+    for m, n, k in ((128, 768, 768), (1024, 1024, 1024), (32, 1024, 1024)):
+        for panel in (32, 48, 64):
+            if n % panel == 0:
+                made[f"gemm {m}x{n}x{k} packed {panel}"] = packed_matmul(m, n, k, panel, epilogue=bias_relu("n", "np", panel)), 1
+        made[f"gemm {m}x{n}x{k} row-major"] = matmul(m, n, k, epilogue=bias_relu()), 1
+    for h, c in ((56, 64), (14, 256), (28, 128), (7, 512)):
+        for panel in (32, 64):
+            made[f"conv {c}->{c} {h}x{h} packed {panel}"] = packed_conv(1, h + 2, c, c, 3, panel), 1
+        made[f"conv {c}->{c} {h}x{h} dw"] = weight_gradient_nhwc(1, h + 2, h + 2, c, c, 3), 1
+    made["conv 3->64 224x224 7x7/2"] = packed_conv(1, 230, 3, 64, 7, 32, 2), 1
+    for batch in (1, 32):
+        made[f"lenet conv1 b{batch}"] = conv_nchw(None, 32, 32, 1, 6, 5), batch
+        made[f"lenet conv1 dw b{batch}"] = weight_gradient_nchw(None, 32, 32, 1, 6, 5), batch
+        made[f"lenet conv2 b{batch}"] = conv2_forward(None), batch
+        made[f"lenet conv2 dw b{batch}"] = conv2_weights(None), batch
+    for n, k in ((120, 400), (84, 120), (10, 84), (512, 784), (512, 512), (10, 512)):
+        for batch in (1, 32, 64):
+            made[f"dense {k}->{n} b{batch}"] = matmul(None, n, k, epilogue=bias_relu()), batch
+            if n == 512:
+                made[f"dense {k}->{n} b{batch} packed 64"] = packed_matmul(None, n, k, 64, epilogue=bias_relu("n", "np", 64)), batch
+        gradient = (Axis("m", None, k, n, None), Axis("k", k, 1, 0, n), Axis("n", n, 0, 1, 1))
+        made[f"dense {k}->{n} dw b64"] = Contraction(gradient), 64
+        back = (Axis("m", None, n, 0, k), Axis("k", k, 0, n, 1), Axis("n", n, 1, 1, None))
+        made[f"dense {k}->{n} dx b64"] = Contraction(back), 64
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("patterns", nargs="*")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--show", action="store_true", help="print the kernels")
+    options = parser.parse_args()
+    with ThreadPoolExecutor(options.threads) as pool:
+        top = limit(options.width)
+        top.calibrate(pool, options.threads)
+        for title, (c, batch) in cases().items():
+            if options.patterns and not any(p in title for p in options.patterns):
+                continue
+            start = time.perf_counter()
+            schedule = plan(c, options.width)
+            planned = time.perf_counter()
+            source = emit(schedule)
+            kernel = load(source)
+            built = time.perf_counter()
+            if options.show:
+                print(source.text)
+            arrays = buffers(c, batch)
+            aligned = {b: align(a) for b, a in arrays.items()}
+            words = np.array([aligned[b].ctypes.data for b, _ in c.buffers], np.int64)
+            one = Contender(kernel, words, c.flops(batch), batch)
+            one.calibrate(pool, options.threads)
+            top.calibrate(pool, options.threads, max(1e-3, one.best * one.times))  # runs of equal length meet equal clocks
+            until = time.perf_counter() + options.seconds
+            while time.perf_counter() < until:
+                one.run(pool, options.threads)
+                top.run(pool, options.threads)
+            rate, most = one.flops / one.best / 1e9, options.threads * top.flops / top.best / 1e9
+            tile = "x".join(str(t.size) for t in (*schedule.rows, *schedule.columns, *([schedule.lanes] if schedule.lanes else [])))
+            form = "dot " if schedule.dot else ""
+            print(
+                f"{title:36s} {100 * rate / most:5.1f}%  {rate:6.1f} of {most:6.1f} GFLOP/s  {one.best * 1e6:8.1f} us"
+                f"  tile {form}{tile}  plan {planned - start:.2f} s, compile {built - planned:.2f} s",
+                flush=True,
+            )
+
+
+def align(array: np.ndarray) -> np.ndarray:
+    """A copy at an address divisible by 64."""
+    space = np.empty(array.nbytes + 64, np.uint8)
+    start = -space.ctypes.data % 64
+    inside = space[start : start + array.nbytes].view(array.dtype)
+    inside[:] = array
+    return inside
+
+
+if __name__ == "__main__":
+    main()
