@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from dslc.diagnostics import Diagnostic, Note, Span
@@ -43,6 +44,14 @@ class Unit:
         yield from self.imports
 
 
+@cache
+def _library_tree(text: str, file: str) -> syntax.File:
+    """A library file's tree, parsed once a process: trees are immutable."""
+    tree, errors = parse(text, file)
+    assert not errors, f"{file}: {errors[0].message} at {errors[0].span}"
+    return tree
+
+
 class Files:
     """Loads files once and keeps their texts for carets."""
 
@@ -60,8 +69,7 @@ class Files:
         path = resource("std") / name
         file = f"std/{name}"
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        tree, errors = parse(text, file)
-        assert not errors, f"{file}: {errors[0].message} at {errors[0].span}"
+        tree = _library_tree(text, file)
         self.sources[file] = text
         self.reporter.library.add(file)
         unit = Unit(file, tree, folder=path.parent, library=True)
