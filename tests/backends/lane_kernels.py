@@ -38,18 +38,19 @@ def load(source: str, width: int, **options: Any) -> Callable[..., None]:
     return run
 
 
-def evaluate(expression: str, inputs: Sequence[np.ndarray], result: Any, width: int) -> np.ndarray:
-    """`expression` of the vectors x0, x1, ... lane by lane; the inputs' common length is padded to whole vectors."""
+def evaluate(expressions: Sequence[str], inputs: Sequence[np.ndarray], results: Sequence[Any], width: int) -> list[np.ndarray]:
+    """Each expression of the vectors x0, x1, ... lane by lane, in one kernel; the inputs' length is padded to whole vectors."""
     size = len(inputs[0])
     padded = [np.concatenate([a, np.ones(-size % 16, a.dtype)]) for a in inputs]
-    out = np.empty(len(padded[0]), result)
+    out = [np.empty(len(padded[0]), dtype) for dtype in results]
     lines = ["def kernel(row, thread, threads, batch):"]
-    lines += [f"    p{n} = ptr_{name_of(a.dtype)}(arg(row, {n}))" for n, a in enumerate(padded)]
-    lines += [f"    q = ptr_{name_of(result)}(arg(row, {len(padded)}))", "    for i in range(0, batch, W):"]
+    lines += [f"    p{n} = ptr_{name_of(a.dtype)}(arg(row, {n}))" for n, a in enumerate((*padded, *out))]
+    lines += ["    for i in range(0, batch, W):"]
     lines += [f"        x{n} = vload_{name_of(a.dtype)}(p{n}, i)" for n, a in enumerate(padded)]
-    lines += [f"        vstore_{name_of(result)}(q, i, {expression})", ""]
-    load("\n".join(lines), width)([*padded, out], batch=len(out))
-    return out[:size]
+    stores = zip(expressions, results, range(len(inputs), len(inputs) + len(results)), strict=True)
+    lines += [f"        vstore_{name_of(dtype)}(p{n}, i, {expression})" for expression, dtype, n in stores]
+    load("\n".join([*lines, ""]), width)([*padded, *out], batch=len(padded[0]))
+    return [a[:size] for a in out]
 
 
 def bits(a: np.ndarray) -> np.ndarray:
@@ -64,11 +65,25 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def at_all_widths(expression: str, inputs: Sequence[np.ndarray], result: Any) -> np.ndarray:
-    """`evaluate` at every width, with the check that the bits agree."""
-    results = [evaluate(expression, inputs, result, width) for width in WIDTHS]
-    for width, other in zip(WIDTHS[1:], results[1:], strict=True):
-        assert (bits(results[0]) == bits(other)).all(), f"width {width} differs from width {WIDTHS[0]}"
-    return results[0]
+    """One expression at every width, with the check that the bits agree."""
+    return all_at_all_widths([expression], inputs, [result])[0]
+
+
+def all_at_all_widths(expressions: Sequence[str], inputs: Sequence[np.ndarray], results: Sequence[Any]) -> list[np.ndarray]:
+    first, *others = (evaluate(expressions, inputs, results, width) for width in WIDTHS)
+    for width, other in zip(WIDTHS[1:], others, strict=True):
+        for expression, a, b in zip(expressions, first, other, strict=True):
+            assert (bits(a) == bits(b)).all(), f"{expression}: width {width} differs from width {WIDTHS[0]}"
+    return first
+
+
+def check(inputs: Sequence[np.ndarray], cases: Sequence[tuple[str, np.ndarray]]) -> None:
+    """Every expression gives the bits of its expected array, at every width."""
+    expressions = [expression for expression, _ in cases]
+    results = all_at_all_widths(expressions, inputs, [want.dtype for _, want in cases])
+    for (expression, want), got in zip(cases, results, strict=True):
+        wrong = ~((bits(got) == bits(want)) | ((got != got) & (want != want)))
+        assert not wrong.any(), (expression, [a[wrong][:4] for a in inputs], got[wrong][:4], want[wrong][:4])
 
 
 def ulps(got: np.ndarray, want: np.ndarray) -> tuple[float, int]:
