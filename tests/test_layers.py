@@ -118,7 +118,13 @@ def test_private_parts_of_numba_and_llvmlite_stay_in_one_file(path: Path) -> Non
     assert wrong == []
 
 
-LIGHT = {"runtime": ("numba", "lark"), "data": ("numba", "lark"), "training": ("numba", "lark"), "diagnostics": ("numpy",), "options": ("numpy",)}
+LIGHT = {
+    "runtime": ("numba", "lark"),
+    "data": ("numba", "lark"),
+    "training": ("numba", "lark"),
+    "diagnostics": ("numpy",),
+    "options": ("numpy",),
+}
 
 
 @pytest.mark.parametrize("path", [p for p in files() if room(p) in LIGHT], ids=lambda p: str(p.relative_to(PACKAGE)))

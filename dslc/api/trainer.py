@@ -1,0 +1,230 @@
+"""Training from Python: a recipe of a `.dl` file on its data, or on arrays of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, SupportsFloat
+
+from dslc.api import weights as files
+from dslc.api.compilation import Progress, Ready, obtain, options_of, request_of, versions
+from dslc.api.program import SAVED, initialise
+from dslc.api.sources import Source
+from dslc.data import DataSet, Field
+from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.ir.plan import MemoryReport, PortPlan
+from dslc.ir.recipe import Recipe
+from dslc.runtime.convert import Array
+from dslc.runtime.executable import Executable
+from dslc.training import EpochReport, Fit, Observer, RunInfo, open_recipe_data
+
+if TYPE_CHECKING:
+    from dslc.api.stages import Stages
+
+TRAIN, EVALUATE = "train", "evaluate"
+_COUNTER = "counter"  # a program's name for the number of the step
+
+
+class Trainer:
+    """A compiled recipe with its data: iterate over its epochs, or `fit()` it.
+
+    `source` and `recipe` are as in `dslc.compile`; `recipe` may be left out where there is only one. `data` takes the place of the data
+    that the recipe names: arrays by field, a tuple of arrays in the order of the fields, an iterable of examples, or one of these for
+    each of "train" and "test". `epochs`, `steps`, `batch`, `seed` and `settings` (learning rates by name) take the place of the recipe's;
+    none of them recompiles anything. The file that the recipe saves goes to `folder`, the current one if None; with `resume` training
+    goes on from there. `observers` watch (see `dslc.training`); nothing is printed.
+
+    Errors: DiagnosticError with everything that is wrong with the source, DL07xx for data and settings.
+    """
+
+    def __init__(
+        self,
+        source: Source | Path | str,
+        recipe: str | None = None,
+        data: object = None,
+        *,
+        data_folders: Sequence[Path | str] = (),
+        folder: Path | str | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+        settings: Mapping[str, float | int] | None = None,
+        resume: bool = False,
+        save: bool = True,
+        dims: Mapping[str, int] | None = None,
+        precision: str | None = None,
+        threads: int | None = None,
+        width: int | None = None,
+        cache: Path | str | bool = True,
+        observers: Sequence[Observer] = (),
+        log_every: int = 100,
+        progress: Progress | None = None,
+    ):
+        options = options_of(None, precision, threads, width, cache)
+        request = request_of(source, recipe, True, dims, options)
+        self._ready = obtain(request, cache is not False, progress)
+        written = self._ready.signature.recipe
+        assert written is not None, "a module with a recipe"
+        changed = written.override(epochs=epochs, steps=steps, batch=batch, seed=seed, settings=settings)
+        self.recipe: Recipe = changed if save else replace(changed, save=None)
+        folders = [*map(Path, data_folders), *options.data]
+        self.data: DataSet = _data(self.recipe, folders, data, request.source)
+        self._executable = self._ready.executable(options.threads)
+        initialise(self._executable, self.recipe.seed)
+        self._program = CompiledRecipe(self._executable, self.recipe)
+        info = RunInfo(self._ready.artifact.source, self._executable.threads, tuple(sorted(versions().items())))
+        self._fit = Fit(
+            self.recipe,
+            self._program,
+            self.data,
+            folder=Path(folder) if folder is not None else None,
+            resume=resume,
+            info=info,
+            observers=observers,
+            log_every=log_every,
+        )
+
+    def __iter__(self) -> Iterator[EpochReport]:
+        """One report an epoch."""
+        return iter(self._fit)
+
+    def fit(self) -> tuple[EpochReport, ...]:
+        """Train to the end of the recipe; the reports of all epochs."""
+        return self._fit.run()
+
+    @property
+    def history(self) -> Sequence[EpochReport]:
+        """The epochs so far."""
+        return self._fit.history
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        return self._fit.step
+
+    @property
+    def finished(self) -> bool:
+        """Whether the recipe is at its end."""
+        return self._fit.finished
+
+    @property
+    def path(self) -> Path | None:
+        """The checkpoint that the recipe saves."""
+        return self._fit.path
+
+    @property
+    def threads(self) -> int:
+        """Into how many shares the work is cut."""
+        return self._executable.threads
+
+    @property
+    def cached(self) -> bool:
+        """Whether nothing had to be compiled, not even parsed."""
+        return self._ready.compiled is None
+
+    @property
+    def compiled_kernels(self) -> int:
+        """Kernels that were compiled now."""
+        return len(self._ready.compiled.built) if self._ready.compiled is not None else 0
+
+    @property
+    def weights(self) -> dict[str, Array]:
+        """Copies of the parameters and states by path: `program.load_weights(trainer.weights)`."""
+        return {name: self._executable.get(name) for role in SAVED for name in self._executable.names(role)}
+
+    def save_weights(self, path: Path | str) -> None:
+        """Write the weights and the data's description as a safetensors file."""
+        files.write_weights(path, self.weights, self.data.description.to_json())
+
+    def memory(self) -> MemoryReport:
+        """Exact bytes that a training step takes at the recipe's batch."""
+        return self._executable.memory(TRAIN, min(self.recipe.batch, self.data.train.count))
+
+    def flops(self, batch: int = 1) -> int:
+        """Floating-point operations of a training step."""
+        fixed, each = self._ready.signature.flops.get(TRAIN, (0, 0))
+        return fixed + batch * each
+
+    @property
+    def ready(self) -> Ready:
+        """The compiled module, for inspection."""
+        return self._ready
+
+    @property
+    def stages(self) -> Stages:
+        """Every stage of the compiler for this recipe."""
+        from dslc.api.stages import Stages
+
+        return Stages.of(self._ready.artifact.graph, self._ready.compiled, self._ready.plan)
+
+    def __repr__(self) -> str:
+        count = sum(a.size for a in self.weights.values())
+        return f"<dslc.Trainer {self.recipe.name} on {self.data.name}: step {self.step}, {count:,} weights>"
+
+
+def _data(recipe: Recipe, folders: Sequence[Path], given: object, source: Source) -> DataSet:
+    try:
+        return open_recipe_data(recipe, folders=folders, given=given)
+    except DiagnosticError as error:
+        raise DiagnosticError(*error.diagnostics, sources={**error.sources, source.file: source.text}) from error
+
+
+class CompiledRecipe:
+    """The two programs of a recipe as the training loop wants them (`dslc.training.TrainingProgram`)."""
+
+    def __init__(self, executable: Executable, recipe: Recipe):
+        self._executable = executable
+        self._train, self._evaluate = executable.program(TRAIN), executable.program(EVALUATE)
+        fields = {f.name: Field(f.name, f.dtype.value, f.shape) for f in recipe.fields}
+        ports = {p.name: p for plan in (self._train.plan, self._evaluate.plan) for p in plan.inputs}
+        self.inputs: Sequence[Field] = tuple(f for name, f in fields.items() if name in ports)
+        bounds = [p.plan.batch_bound for p in (self._train, self._evaluate) if p.plan.batch_bound is not None]
+        self.max_batch: int | None = min(bounds, default=None)
+        self._train_inputs = _names(self._train.plan.inputs, self.inputs)
+        self._evaluate_inputs = _names(self._evaluate.plan.inputs, self.inputs)
+        self._settings = tuple((p.name, "step" if p.name == _COUNTER else p.name) for p in self._train.plan.settings)
+        self._keys = {p.name: _saved_name(p.name, p.role) for p in executable.plan.persistent if p.role != "packed"}
+        if self._train.plan.batch_bound is None and ports:
+            fixed = {p.shape[0] for p in self._train.plan.inputs if p.shape}
+            raise DiagnosticError(
+                Diagnostic(
+                    "DL0806",
+                    f"the recipe {recipe.name} is compiled for batches of exactly {min(map(str, fixed))}",
+                    hint="leave the batch open, as in `dim N <= 256`: the last batch of an epoch may be smaller",
+                )
+            )
+
+    def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
+        """One update; the results are fresh 0-d arrays."""
+        names = self._train_inputs
+        return self._train(
+            batch if names is None else {n: batch[n] for n in names}, {mine: settings[theirs] for mine, theirs in self._settings}
+        )
+
+    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
+        """The metrics with `training` false."""
+        names = self._evaluate_inputs
+        return self._evaluate(batch if names is None else {n: batch[n] for n in names})
+
+    def state(self) -> Mapping[str, Array]:
+        """Views of every buffer that training changes, under their names in a checkpoint."""
+        return {key: self._executable.view(name) for name, key in self._keys.items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Fill them."""
+        for name, key in self._keys.items():
+            self._executable.view(name)[...] = state[key]
+        self._executable.touch()
+
+
+def _names(ports: Sequence[PortPlan], fields: Sequence[Field]) -> tuple[str, ...] | None:
+    """The inputs to pick from a batch, or None where it has just these."""
+    wanted = tuple(p.name for p in ports)
+    return None if {f.name for f in fields} == set(wanted) else wanted
+
+
+def _saved_name(name: str, role: str) -> str:
+    """Weights go by their path; all else has a slash in its name, so that who loads weights can tell."""
+    return name if role in SAVED else f"{role}/{name}"
