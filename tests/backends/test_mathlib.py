@@ -43,15 +43,15 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 # name: reference, bound in f32, bound in f64
 FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float, float]] = {
-    "exp": (np.exp, 1.0, 1.0),
+    "exp": (np.exp, 0.9, 0.9),
     "expm1": (np.expm1, 1.5, 2.0),
     "log": (np.log, 0.85, 0.9),
     "log1p": (np.log1p, 1.5, 1.5),
-    "tanh": (np.tanh, 1.35, 2.6),
-    "sigmoid": (sigmoid, 1.0, 2.5),
-    "erf": (erf, 1.2, 1.2),
-    "sin": (np.sin, 1.6, 2.2),
-    "cos": (np.cos, 1.6, 2.2),
+    "tanh": (np.tanh, 1.4, 2.7),
+    "sigmoid": (sigmoid, 1.05, 2.5),
+    "erf": (erf, 1.3, 1.2),
+    "sin": (np.sin, 1.6, 2.7),
+    "cos": (np.cos, 1.6, 2.7),
 }
 
 
@@ -117,7 +117,7 @@ def test_hard_and_huge_angles(name: str, dtype: Any) -> None:
     got = at_all_widths(f"v{name}(x0)", [x], dtype)
     assert (np.abs(got) <= 1).all()
     error, worst = ulps(got, FUNCTIONS[name][0](x.astype(L)))
-    assert error <= 2.2, (error, x[worst])
+    assert error <= 2.7, (error, x[worst])
 
 
 BASES = np.array([0.0, -0.0, 1, -1, 2, -2, 0.5, -0.5, np.inf, -np.inf, np.nan, 3, -3, 1e-40, 1e30, -1e30, 1.0000001, 0.9999999])

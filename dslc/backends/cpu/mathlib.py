@@ -82,26 +82,36 @@ def power_of_two(n: Lanes, f: FloatFormat) -> Lanes:
 
 
 def split_exponential(x: Lanes) -> tuple[Lanes, Lanes]:
-    """(n, p) with exp(x) = 2**n * (1 + p), n integer lanes and |p| < 0.42; NaN in x stays in p."""
+    """(n, r) with x = n log(2) + r, n integer lanes and |r| < 0.35; NaN in x stays in r."""
     f = float_format(x)
     shifted = x.fma(LOG2_E, f.magic)  # rounds x / ln 2 to an integer without a conversion, which NaN would make undefined
     n = shifted - f.magic
     r = n.fma(-f.ln2_low, n.fma(-f.ln2_high, x))
-    p = (r.polynomial(*f.expm1_tail) * r).fma(r, r)
-    return shifted.bits() - f.magic_bits, p
+    return shifted.bits() - f.magic_bits, r
+
+
+def exp_fraction(r: Lanes) -> Lanes:
+    """exp(r) for |r| < 0.35."""
+    return r.polynomial(*float_format(r).expm1_tail, 1.0, 1.0)
+
+
+def expm1_fraction(r: Lanes) -> Lanes:
+    """exp(r) - 1 for |r| < 0.35."""
+    return (r.polynomial(*float_format(r).expm1_tail) * r).fma(r, r)
 
 
 def exp(x: Lanes) -> Lanes:
     f = float_format(x)
-    n, p = split_exponential(x.at_least(f.exp_range[0]).at_most(f.exp_range[1]))
+    n, r = split_exponential(x.at_least(f.exp_range[0]).at_most(f.exp_range[1]))
     half = n >> 1  # 2**n itself may be subnormal or beyond the largest float: scale in two steps, of which only the last rounds
-    return (p + 1.0) * power_of_two(half, f) * power_of_two(n - half, f)
+    return exp_fraction(r) * power_of_two(half, f) * power_of_two(n - half, f)
 
 
 def expm1(x: Lanes) -> Lanes:
     """exp(x) - 1 without cancellation."""
     f = float_format(x)
-    n, p = split_exponential(x.at_least(-f.expm1_limit).at_most(f.exp_range[1]))
+    n, r = split_exponential(x.at_least(-f.expm1_limit).at_most(f.exp_range[1]))
+    p = expm1_fraction(r)
     scale = power_of_two(n - 1, f)  # half of 2**n, which may exceed the largest float
     result = n.equals(0).where(p, p.fma(scale, scale - 0.5) * 2.0)
     return result.copysign(x)
@@ -115,12 +125,12 @@ def tanh(x: Lanes) -> Lanes:
     """From t = exp(2 |x|): 1 - 2 / (t + 1) in f32 with a polynomial near 0; expm1 and t / (t + 2) in f64."""
     form = float_format(x)
     magnitude = x.abs()
-    n, p = split_exponential((magnitude + magnitude).at_most(form.expm1_limit))
+    n, r = split_exponential((magnitude + magnitude).at_most(form.expm1_limit))
     scale = power_of_two(n, form)
     if form is DOUBLE:
-        t = p.fma(scale, scale - 1.0)
+        t = expm1_fraction(r).fma(scale, scale - 1.0)
         return (t / (t + 2.0)).copysign(x)
-    large = 1.0 - 2.0 / (p.fma(scale, scale) + 1.0)
+    large = 1.0 - 2.0 / exp_fraction(r).fma(scale, 1.0)
     z = x * x
     small = (z.polynomial(*TANH_TAIL) * z).fma(magnitude, magnitude)
     return (magnitude < 0.625).where(small, large).copysign(x)
@@ -134,7 +144,8 @@ def sigmoid(x: Lanes) -> Lanes:
         e = exp(-x.abs())
         return negative.where(e, 1.0) / (e + 1.0)
     # In f32 the roundings of e and 1 + e are carried along and corrected after the division: three roundings become one.
-    n, p = split_exponential((-x.abs()).at_least(form.exp_range[0]))
+    n, r = split_exponential((-x.abs()).at_least(form.exp_range[0]))
+    p = expm1_fraction(r)
     half = n >> 1
     first, second = power_of_two(half, form), power_of_two(n - half, form)
     mantissa = p + 1.0
@@ -253,9 +264,8 @@ def erf(x: Lanes) -> Lanes:
     magnitude = x.abs()
     small = (x * x).polynomial(*(ERF_SMALL_SINGLE if single else ERF_SMALL_DOUBLE)).fma(magnitude, magnitude)
     limited = magnitude.at_most(4.0 if single else 6.0)
-    n, p = split_exponential(-limited.polynomial(*(ERF_LARGE_SINGLE if single else ERF_LARGE_DOUBLE)))
-    scale = power_of_two(n, float_format(x))
-    large = 1.0 - p.fma(scale, scale)
+    n, r = split_exponential(-limited.polynomial(*(ERF_LARGE_SINGLE if single else ERF_LARGE_DOUBLE)))
+    large = (-exp_fraction(r)).fma(power_of_two(n, float_format(x)), 1.0)
     return (magnitude < (0.92 if single else 1.0)).where(small, large).copysign(x)
 
 
