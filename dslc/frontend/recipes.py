@@ -122,7 +122,8 @@ def _data(context: Context, unit: Unit, data: syntax.Data, frame: Frame, built: 
         context.reporter.error("DL0305", f"data come from a name in quotes, not from {describe(source)}", data.source.span, hint='from "digits"')
     for option in data.options:
         if option.name.text == "augment":
-            _augment(context, data, option, frame, built)
+            if frame.training:
+                _augment(context, data, option, frame, built)
         else:
             context.reporter.error("DL0103", f"data have no option `{option.name.text}`", option.name.span, hint="the option is `augment = [...]`")
     return sizes
@@ -144,8 +145,7 @@ def _augment(context: Context, data: syntax.Data, option: syntax.Named, frame: F
         if not isinstance(changed, Tensor) or not isinstance(current, Tensor) or changed.type != current.type:
             context.reporter.error("DL0505", f"{describe(function)} changes the type of the data", option.value.span)
             return
-        if frame.training:
-            frame.names[name] = changed
+        frame.names[name] = changed
 
 
 # --- clauses -------------------------------------------------------------------------------------------------------------

@@ -202,16 +202,17 @@ def _match_expression(
     missing = sorted(n for n in names_in if n in matching.local and n not in frame.names)
     if missing:
         frame.names |= {n: dims.name(n) for n in missing}
-        solved = prove.solve([Relation(dimension(context, expression, frame), "==", actual)]).mapping if len(missing) == 1 else {}
+        value = _solved(context, dimension(context, expression, frame), missing[0], actual) if len(missing) == 1 else None
         for n in missing:
             del frame.names[n]
-        value = solved.get(missing[0]) if missing else None
-        if value is None or missing[0] in dims.names(value):
+        if value is None:
             raise context.reporter.error(
                 "DL0216",
-                f"{matching.callee}: {missing[0]} does not follow from `{declared.name.text}`",
-                expression.span,
-                hint=f"let {missing[0]} stand alone in the type of an argument, or make it a static parameter",
+                f"{matching.callee}: {missing[0]} does not follow from axis {axis} of `{declared.name.text}`, "
+                f"where {expression_text(expression)} meets {actual}",
+                span,
+                notes=[note_of(context, tensor), Note("the signature", declared.span)],
+                hint=f"{missing[0]} is a whole number; let it stand alone in the type of an argument, or make it a static parameter",
             )
         frame.names[missing[0]] = value
         return
@@ -228,6 +229,17 @@ def _match_expression(
         notes=[note_of(context, tensor), *(Note(d) for d in derivations), Note("the signature", declared.span)],
         hint=mismatch_hint(context, expected, actual),
     )
+
+
+def _solved(context: Context, expression: Dim, name: str, actual: Dim) -> Dim | None:
+    """The size that makes a linear expression in `name` equal to the actual one; None where there is none for certain."""
+    offset = dims.substitute(expression, {name: 0})
+    slope = dims.substitute(expression, {name: 1}) - offset
+    if slope == 0 or expression != slope * dims.name(name) + offset:
+        return None
+    if not isinstance(prove.prove(prove.divides(slope, actual - offset), context.facts), Proved):
+        return None
+    return dims.divide_exactly(actual - offset, slope)
 
 
 def equal(context: Context, a: Dim, b: Dim) -> bool:
