@@ -95,20 +95,24 @@ def compile_module(
     fronts = {name: transform(program, sizes or {}) for name, program in module.programs.items()}
     programs: dict[str, CompiledProgram] = {}
     sources: dict[str, KernelSource] = {}
+    packed: list[PersistentPlan] = []
     for name, (program, stages) in fronts.items():
         lowered = lower(program)
         kernels = kernel_sources(lowered, target)
         keys = [kernel.key(target.environment) for kernel in kernels]
         sources |= dict(zip(keys, kernels, strict=True))
         names = dict(enumerate(keys))
-        programs[name] = CompiledProgram(program, stages, lowered, kernels, plan_program(lowered, names))
+        program_plan, kept = plan_program(lowered, names)
+        packed += kept
+        programs[name] = CompiledProgram(program, stages, lowered, kernels, program_plan)
     objects, built = build_objects(sources, target, cache, workers, done)
     plan = ExecutablePlan(
         programs=tuple(p.plan for p in programs.values()),
         persistent=tuple(
             PersistentPlan(b.path, b.type.dtype.value, tuple(_size(n) for n in b.type.shape), b.role.value, _initial(b.initial))
             for b in module.buffers.values()
-        ),
+        )
+        + tuple(packed),
         constants=tuple(_constants(programs)),
         kernels=tuple(KernelPlan(key, key, sources[key].symbol) for key in sources),
         features=target.features,

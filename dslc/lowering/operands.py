@@ -117,7 +117,7 @@ def describe(
             times = dims.evaluate(extent, {batch or BATCH: 1})
             if extent != dims.name(batch or BATCH) * times:
                 return None
-            size, per_batch = None, times  # type: ignore[assignment]
+            size, per_batch = None, times
         made.append(Axis(name, size, sa, sb, sc if name in outputs else None, per_batch))
     origin = dict.fromkeys(axes, 0)
     starts = [dims.substitute(d, origin) for d in addresses]

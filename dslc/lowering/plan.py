@@ -1,14 +1,14 @@
 """Lowered steps -> a `ProgramPlan`: offsets of buffers, kernel calls with their arguments, and where threads must meet."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.module import PortKind
-from dslc.ir.plan import BufferPlan, Extent, PortPlan, ProgramPlan, StepPlan
+from dslc.ir.plan import BufferPlan, Extent, PersistentPlan, PortPlan, ProgramPlan, StepPlan
 from dslc.ir.types import TensorType
 from dslc.lowering.lower import Lowered, Place, Step
 from dslc.lowering.memory import Interval, aligned, assign
@@ -27,9 +27,14 @@ class Range:
         return self.region == other.region and self.name == other.name and self.start < other.end and other.start < self.end
 
 
-def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> ProgramPlan:
-    """The plan of one program; `kernels` names the kernel of each step by position."""
-    life = _lives(lowered)
+def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramPlan, tuple[PersistentPlan, ...]]:
+    """The plan of one program and the buffers that its prologue fills; `kernels` names the kernel of each step by position.
+
+    What depends on persistent buffers alone (packed weights, folded scales) is computed in the prologue, when they change.
+    """
+    early = _prologue(lowered)
+    kept = {v for n in early for v in lowered.steps[n].writes}
+    life = _lives(lowered, kept)
     batch = lowered.source.batch
     sizes = {v: _unit_bytes(v, lowered.places[v], batch) for v in life}
     fixed = [Interval(v, *life[v], size) for v, (size, scales) in sizes.items() if not scales]
@@ -38,6 +43,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> ProgramPlan:
     batch_offsets, batch_bytes = assign(scaled)
     settings = [p.name for p in lowered.source.inputs if p.kind in (PortKind.SETTING, PortKind.SEED, PortKind.COUNTER)]
     buffers: list[BufferPlan] = []
+    packed: list[PersistentPlan] = []
     where: dict[Value, int] = {}
 
     def buffer(value: Value) -> int:
@@ -46,7 +52,11 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> ProgramPlan:
         place = lowered.places[value]
         shape = _shape(value.type, batch)
         size, scales = _unit_bytes(value, place, batch)
-        if place.region == "arena":
+        if value in kept:
+            name = f"{lowered.source.name}/packed/{value.id}"
+            packed.append(PersistentPlan(name, value.type.dtype.value, (size // value.type.dtype.size,), "packed"))
+            plan = BufferPlan(name, value.type.dtype.value, (size // value.type.dtype.size,), "persistent", 0, size)
+        elif place.region == "arena":
             region = "batch" if scales else "fixed"
             offset = (batch_offsets if scales else fixed_offsets)[value]
             count = aligned(size) // value.type.dtype.size
@@ -60,12 +70,16 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> ProgramPlan:
         buffers.append(plan)
         return where[value]
 
-    ranges = [_touched(step, lowered, fixed_offsets, batch_offsets, sizes) for step in lowered.steps]
-    steps = []
-    barrier = _barriers(ranges)
-    for number, step in enumerate(lowered.steps):
-        args = tuple((buffer(v), 0) for v in step.args)
-        steps.append(StepPlan(kernels[number], args, step.serial, barrier[number], step.label, str(step.span or "")))
+    def made(numbers: list[int]) -> tuple[StepPlan, ...]:
+        chosen = [lowered.steps[n] for n in numbers]
+        barrier = _barriers([_touched(step, lowered, kept, fixed_offsets, batch_offsets, sizes) for step in chosen])
+        return tuple(
+            StepPlan(kernels[n], tuple((buffer(v), 0) for v in step.args), step.serial, barrier[at], step.label, str(step.span or ""))
+            for at, (n, step) in enumerate(zip(numbers, chosen, strict=True))
+        )
+
+    prologue = made(early)
+    steps = made([n for n in range(len(lowered.steps)) if n not in early])
     inputs, ports = [], []
     for value, port in zip(lowered.source.graph.inputs, lowered.source.inputs, strict=True):
         if port.kind == PortKind.INPUT:
@@ -80,18 +94,45 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> ProgramPlan:
             writes.append(port.name)
         else:
             outputs.append(PortPlan(port.name, value.type.dtype.value, _shape(value.type, batch), buffer(value)))
-    return ProgramPlan(
-        lowered.source.name, tuple(buffers), tuple(steps), tuple(inputs), tuple(outputs), tuple(ports), (),
+    plan = ProgramPlan(
+        lowered.source.name, tuple(buffers), steps, tuple(inputs), tuple(outputs), tuple(ports), prologue,
         fixed_bytes, batch_bytes, 0, lowered.bound if batch else None, tuple(dict.fromkeys(writes)),
     )  # fmt: skip
+    return plan, tuple(packed)
 
 
-def _lives(lowered: Lowered) -> dict[Value, tuple[int, int]]:
+def _prologue(lowered: Lowered) -> list[int]:
+    """Steps whose results change only when a persistent buffer is changed from outside: none that the program itself writes."""
+    updated = {p.name for p in lowered.source.outputs if p.kind == PortKind.BUFFER}
+    still: set[Value] = set()
+    for value, place in lowered.places.items():
+        if place.region == "constant" or (place.region == "persistent" and place.name not in updated):
+            still.add(value)
+    written: dict[Value, int] = {}
+    for step in lowered.steps:
+        for value in step.writes:
+            written[value] = written.get(value, 0) + 1
+    early: list[int] = []
+    for number, step in enumerate(lowered.steps):
+        if not step.reads <= still or not all(lowered.places[v].region == "arena" and isinstance(_size_of(lowered, v), int) for v in step.writes):
+            continue
+        if any(written[v] > 1 for v in step.writes):
+            continue  # a halo is written apart
+        early.append(number)
+        still |= step.writes
+    return early
+
+
+def _size_of(lowered: Lowered, value: Value) -> Dim:
+    return lowered.places[value].layout.size
+
+
+def _lives(lowered: Lowered, kept: Set[Value]) -> dict[Value, tuple[int, int]]:
     """First and last step of every value in the arena."""
     life: dict[Value, tuple[int, int]] = {}
     for number, step in enumerate(lowered.steps):
         for value in step.args:
-            if lowered.places[value].region == "arena":
+            if lowered.places[value].region == "arena" and value not in kept:
                 first, _ = life.get(value, (number, number))
                 life[value] = (first, number)
     return life
@@ -118,10 +159,12 @@ def _shape(t: TensorType, batch: str | None) -> tuple[Extent, ...]:
 
 
 def _touched(
-    step: Step, lowered: Lowered, fixed: Mapping[object, int], scaled: Mapping[object, int], sizes: Mapping[Value, tuple[int, bool]]
+    step: Step, lowered: Lowered, kept: Set[Value], fixed: Mapping[object, int], scaled: Mapping[object, int], sizes: Mapping[Value, tuple[int, bool]]
 ) -> tuple[list[Range], list[Range]]:
     def range_of(value: Value) -> Range:
         place = lowered.places[value]
+        if value in kept:
+            return Range("packed", str(value.id), 0, 1)
         if place.region != "arena":
             return Range(place.region, place.name, 0, 1)
         size, grows = sizes[value]
