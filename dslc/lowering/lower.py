@@ -423,20 +423,27 @@ def _join(group: list[list[Nest]], nest: Nest) -> bool:
     inside = [e for e in walk(nest.expr) if isinstance(e, Read | Gathered) and e.source in members]
     if any(isinstance(e, Gathered) for e in inside):
         return False
-    index = index_of(nest.index, nest.value.type.shape)
     last = group[-1]
-    pointwise = not _reduces(nest.expr) and not any(_reduces(n.expr) for n in last)
-    same_shape = all(n.value.type.shape == nest.value.type.shape for n in last)
-    latest = {n.value.id for n in last}
-    if pointwise and same_shape and all(e.source not in latest or e.index == index for e in inside):
-        earlier = [e for e in inside if e.source not in latest]
-        if not earlier or _by_rows(nest, earlier):
-            last.append(nest)
-            return True
-    if nest.value.type.rank and all(n.value.type.rank and n.value.type.shape[0] == nest.value.type.shape[0] for n in members.values()) and nest.value.type.shape[0] != 1 and _by_rows(nest, inside):
+    if _same_loops(last, nest, inside):
+        last.append(nest)
+        return True
+    rows = nest.value.type.shape[:1]
+    if inside and rows and rows[0] != 1 and all(n.value.type.shape[:1] == rows for n in members.values()) and _by_rows(nest, inside):
         group.append([nest])
         return True
     return False
+
+
+def _same_loops(bundle: list[Nest], nest: Nest, inside: list[Read | Gathered]) -> bool:
+    """Whether a nest can share the innermost loop of a bundle: same shape, no sums, something read by both."""
+    if any(n.value.type.shape != nest.value.type.shape for n in bundle) or any(_reduces(n.expr) for n in [*bundle, nest]):
+        return False
+    index = index_of(nest.index, nest.value.type.shape)
+    made = {n.value.id for n in bundle}
+    if any(e.index != index if e.source in made else not _by_rows(nest, [e]) for e in inside):
+        return False
+    sources = {e.source for n in bundle for e in walk(n.expr) if isinstance(e, Read)}
+    return bool(inside) or any(isinstance(e, Read) and e.source in sources for e in walk(nest.expr))
 
 
 def _by_rows(nest: Nest, inside: Iterable[Read | Gathered]) -> bool:
