@@ -263,7 +263,8 @@ def compile_object(
     Returns the object file, the kernel's symbol in it, and its assembly text (empty unless asked for). The symbol is the
     entry's name and a digest of source and width, so equal kernels get equal symbols. `extra` adds globals to
     `simd.namespace(width)`; `cpu_name` and `features` (LLVM's names) default to the host's. The object refers to nothing
-    outside itself. Its calling convention is Numba's: `i32 kernel(i8* unused, i8* unused, i64 row, i64 thread, i64 threads, i64 batch)`.
+    outside itself. Its calling convention is Numba's: `i32 kernel(i8** result, i8** error, i64 row, i64 thread, i64 threads, i64 batch)`;
+    the first two point at words that it may overwrite, and it returns 0.
     """
     modules: list[str] = []
     scope = {**namespace(width), "tile": _tile(width, modules), **(extra or {})}
