@@ -2,8 +2,27 @@
 
 A kernel is ordinary Numba Python over explicit vectors. Names that must know the vector's width (loads, constants, reductions)
 are made once per width; operators and functions of vectors work at every width. Each one is lowered straight to LLVM
-instructions, never through another Numba function, which keeps compilation fast. The full list of names, with their
-signatures, stands in `docs/` and in the docstrings below.
+instructions, never through another Numba function, which keeps compilation fast.
+
+T stands for f32, f64, i32, i64, u8, or bool (a mask: bytes of 0 and 1 in memory); p is a pointer, i a position in elements,
+n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector of i64.
+
+    W, ACCUMULATORS                                     lanes of a vector; vectors that make 16 canonical lanes
+    arg(row, i)  ptr_T(address)  offset(p, i)           argument words and pointers
+    prefetch(p, i)  load_T(p, i)                        a cache line; one element as a plain integer (i32, i64, u8)
+    vload_T(p, i)  vload_part_T(p, i, n)                contiguous; vbroadcast_T(p, i) fills all lanes
+    vload_stride_T(p, i, s)  vload_stride_part_T(p, i, s, n)
+    vgather_T(p, iv)  vgather_part_T(p, iv, n)
+    vstore_T(p, i, v)  vstore_part_T(p, i, v, n)  vstore_stride_T(p, i, s, v)  vstore_stride_part_T(p, i, s, v, n)
+    splat_T(x)  iota_i32(x)  iota_i64(x)                constants; first_lanes(n) is a mask
+    + - * / & | ^ ~ << >> == != < <= > >=               on equal types, or a vector and a number
+    where(mask, v, v)  vmax  vmin  vabs  to_T(v)
+    fma  vsqrt  vrsqrt  vfloor  vceil  vtrunc  vrint  copysign
+    vexp  vexpm1  vlog  vlog1p  vtanh  vsigmoid  verf  vsin  vcos  vpow
+    ifloordiv  imod  ushr                               integers; NumPy's floor division and remainder
+    reduce_add_T(v, ...)  reduce_max_T  reduce_min_T    of 16 canonical lanes; reduce_any, reduce_all of masks
+    philox_bits(seed, stream, counter, iv)  uniform_f32(bits)  uniform_f64(bits)
+    @tile("void(ptr_T, intp, T, ...)")                  a function that the kernel calls
 """
 
 from __future__ import annotations
@@ -154,7 +173,7 @@ def _larger(sign: str) -> Callable[..., Lanes]:
             test = x.b.icmp_signed if kind == "i" else x.b.icmp_unsigned
             return Lanes(x.b, test(sign, y.v, x.v)).where(y, x)
         result = y.compare(sign, x).where(y, x)  # x where x is NaN, and for equal zeros
-        return result if isinstance(y.v, ir.Constant) else y.is_nan().where(y, result)
+        return y.is_nan().where(y, result)  # LLVM drops this where y is a constant
 
     return emit
 
