@@ -32,9 +32,8 @@ from dslc.runtime.cache import Cache
 from dslc.runtime.loader import Library, LoadError, load_object
 
 MAX_THREADS = 256
-SPIN_S, IDLE_S, STEAL_S = 100e-6, 200e-6, 3e-6
-POLITE_S = 5e-6
-CROWDED_SPIN_S, CROWDED_IDLE_S = 20e-6, 50e-6  # with more workers than processors
+SPIN_S, IDLE_S, STEAL_S, POLITE_S = 100e-6, 30e-6, 3e-6, 20e-6
+CROWDED_SPIN_S, CROWDED_IDLE_S, CROWDED_POLITE_S = 20e-6, 10e-6, 5e-6  # with more workers than processors
 _log = logging.getLogger("dslc.pool")
 
 
@@ -173,7 +172,7 @@ class Pool:
             code.STEAL: steal,
             code.SPIN: steal + round((CROWDED_SPIN_S if crowded else SPIN_S) / turn),
             code.IDLE: round((CROWDED_IDLE_S if crowded else IDLE_S) / turn),
-            code.POLITE: round(POLITE_S / turn),
+            code.POLITE: round((CROWDED_POLITE_S if crowded else POLITE_S) / turn),
         }
         for offset, value in settings.items():
             ctypes.c_int64.from_address(state + offset).value = value

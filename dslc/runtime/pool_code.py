@@ -11,14 +11,15 @@ its steps are serial). A share is claimed by compare-and-swap before it is run, 
 Which thread runs a share never changes what it computes. A thread that lags behind reads nothing but the pool's state until a
 claim succeeds, and a claim succeeds only while its group is open: the caller need not wait for threads that do nothing.
 
-Waiting is: spin, then spin with a sched_yield now and then, then sleep on the epoch (futex). State words, 64-bit, byte offsets:
+Waiting is: spin, then, inside a job, spin with a sched_yield now and then, then sleep on the epoch (futex). State words, 64-bit, byte offsets:
 
     0 EPOCH   counts published groups; 8 + 16 * (epoch % 2): GROUP and SHARES of that epoch (0 shares: idle). Two slots, so that
               a reader who finds EPOCH unchanged after reading its slot has read one consistent pair
   128 COMPLETED shares of this group          256 workers asleep (a flag)      264 caller asleep (a flag)
   384 MUTEX   0 free, 1 held, 2 held and awaited
   512 JOB, 520 ERROR, 528 STOP, 536 WORKERS, 544 STEAL, 552 SPIN, 560 IDLE, 568 POLITE (turns of the wait loop)
-  640 + 128 * share: CLAIM, the epoch in which this share was last claimed
+  576 the caller's processor + 1 when workers were last kept off it (0: never)
+  640 + 128 * share: CLAIM, the epoch in which this share was last claimed; then the thread id of worker `share`
 
 A job: [threads, batch, profile, number of groups] then groups of three words [first row, end row, shares], then a zero word. A row:
 [kernel, words in this row, flags (1: serial), number of the row, arguments ...]. A profile, where not 0, is two clock readings
@@ -34,13 +35,18 @@ SERIAL = 1
 BARRIER = 2
 ROW_HEADER_WORDS = 4
 JOB_HEADER_WORDS = 4
-IMPORTS = ("syscall", "pthread_create", "sched_yield", "clock_gettime")
+IMPORTS = ("syscall", "pthread_create", "sched_yield", "sched_getcpu", "clock_gettime", "memset")
 EXPORTS = ("dslc_start", "dslc_launch", "dslc_alone", "dslc_stop", "dslc_spin")
 
 _PARTS = {
     "x86_64": {
         "PAUSE": "call void @llvm.x86.sse2.pause()",
         "FUTEX": "202",
+        "GETTID": "186",
+        "SETAFFINITY": "203",
+        "GETAFFINITY": "204",
+        "SETATTR": "314",
+        "GETATTR": "315",
         "DECLARE": """
 declare void @llvm.x86.sse2.pause()
 declare void @llvm.x86.sse.stmxcsr(ptr)
@@ -65,6 +71,11 @@ define internal void @write_float_control(i64 %value) {
     "aarch64": {
         "PAUSE": "call void @llvm.aarch64.hint(i32 1)",
         "FUTEX": "98",
+        "GETTID": "178",
+        "SETAFFINITY": "122",
+        "GETAFFINITY": "123",
+        "SETATTR": "274",
+        "GETATTR": "275",
         "DECLARE": """
 declare void @llvm.aarch64.hint(i32)
 declare i64 @llvm.aarch64.get.fpcr()
@@ -86,7 +97,9 @@ _CODE = """
 declare i64 @syscall(i64, ...)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
 declare i32 @sched_yield()
+declare i32 @sched_getcpu()
 declare i32 @clock_gettime(i32, ptr)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
 {DECLARE}
 
 define internal ptr @word(ptr %state, i64 %offset) alwaysinline {
@@ -412,11 +425,13 @@ patience:
   %tired = icmp uge i64 %turns, %limit
   br i1 %tired, label %sleep, label %awake
 awake:
-  ; after a while every 64th turn lets another thread have this processor: it may be the one that is waited for
+  ; after a while every 64th turn lets another thread have this processor: it may be the one that is waited for. An idle worker does not:
+  ; it would be back only after that thread's time slice, where one that sleeps is back at once
   %low.bits = and i64 %turns, 63
   %round = icmp eq i64 %low.bits, 0
   %long = icmp uge i64 %turns, %patience.turns
-  %polite = and i1 %round, %long
+  %round.busy = and i1 %round, %busy
+  %polite = and i1 %round.busy, %long
   br i1 %polite, label %yield, label %relax
 relax:
   {PAUSE}
@@ -436,12 +451,39 @@ leave:
   ret void
 }
 
+; a time slice of 0.3 ms for this thread, where the kernel knows that wish (Linux 6.12; others ignore it): a worker that wakes up then
+; takes the processor from a thread with the usual slice at once, an OpenMP thread that spins for work, say, instead of after its slice
+define internal void @wish_short_slices() {
+  %attributes = alloca [6 x i64]
+  %read = call i64 (i64, ...) @syscall(i64 {GETATTR}, i64 0, ptr %attributes, i64 48, i64 0)
+  %policy.word = getelementptr i8, ptr %attributes, i64 4
+  %policy = load i32, ptr %policy.word
+  %failed = icmp ne i64 %read, 0
+  %special = icmp ne i32 %policy, 0
+  %leave.it = or i1 %failed, %special
+  br i1 %leave.it, label %done, label %set
+set:
+  store i32 48, ptr %attributes
+  %slice.word = getelementptr i8, ptr %attributes, i64 24
+  store i64 300000, ptr %slice.word
+  call i64 (i64, ...) @syscall(i64 {SETATTR}, i64 0, ptr %attributes, i64 0)
+  br label %done
+done:
+  ret void
+}
+
 define internal ptr @worker(ptr %record) {
   call void @write_float_control(i64 {FLOAT_DEFAULT})
+  call void @wish_short_slices()
   %state.number = load i64, ptr %record
   %state = inttoptr i64 %state.number to ptr
   %me.word = getelementptr i8, ptr %record, i64 8
   %me = load i64, ptr %me.word
+  %id = call i64 (i64, ...) @syscall(i64 {GETTID})
+  %id.from = mul i64 %me, 128
+  %id.offset = add i64 %id.from, 648
+  %id.word = getelementptr i8, ptr %state, i64 %id.offset
+  store atomic i64 %id, ptr %id.word release, align 8
   call void @participate(ptr %state, i64 %me, i64 -1)
   ret ptr null
 }
@@ -502,6 +544,77 @@ done:
   ret void
 }
 
+; before sleeping workers are woken: keep them off the caller's processor. The kernel likes to wake a thread beside the one that wakes
+; it, and moves it away a few milliseconds later, when most jobs are done. Does something only when the caller has moved.
+define internal void @keep_apart(ptr %state) noinline {
+  %mask = alloca [16 x i64]
+  %me.slot = alloca i64
+  %cpu.narrow = call i32 @sched_getcpu()
+  %cpu = sext i32 %cpu.narrow to i64
+  %last.word = getelementptr i8, ptr %state, i64 576
+  %last = load i64, ptr %last.word
+  %cpu.number = add i64 %cpu, 1
+  %same = icmp eq i64 %cpu.number, %last
+  %strange = icmp ugt i64 %cpu, 1023
+  %leave.it = or i1 %same, %strange
+  br i1 %leave.it, label %done, label %ask
+ask:
+  call void @llvm.memset.p0.i64(ptr %mask, i8 0, i64 128, i1 false)
+  %got = call i64 (i64, ...) @syscall(i64 {GETAFFINITY}, i64 0, i64 128, ptr %mask)
+  %failed = icmp slt i64 %got, 1
+  br i1 %failed, label %done, label %clear
+clear:
+  store i64 %cpu.number, ptr %last.word
+  %index = lshr i64 %cpu, 6
+  %bit.number = and i64 %cpu, 63
+  %bit = shl i64 1, %bit.number
+  %inverse = xor i64 %bit, -1
+  %mask.word = getelementptr i64, ptr %mask, i64 %index
+  %mask.old = load i64, ptr %mask.word
+  %mask.new = and i64 %mask.old, %inverse
+  store i64 %mask.new, ptr %mask.word
+  br label %sum
+sum:
+  %i = phi i64 [ 0, %clear ], [ %i.next, %sum ]
+  %any = phi i64 [ 0, %clear ], [ %any.next, %sum ]
+  %part.word = getelementptr i64, ptr %mask, i64 %i
+  %part = load i64, ptr %part.word
+  %any.next = or i64 %any, %part
+  %i.next = add i64 %i, 1
+  %more = icmp ult i64 %i.next, 16
+  br i1 %more, label %sum, label %check
+check:
+  %nowhere = icmp eq i64 %any.next, 0
+  br i1 %nowhere, label %restore, label %begin
+restore:
+  store i64 %mask.old, ptr %mask.word
+  br label %begin
+begin:
+  %workers = call i64 @read(ptr %state, i64 536)
+  store i64 1, ptr %me.slot
+  br label %loop
+loop:
+  %me = load i64, ptr %me.slot
+  %me.next = add i64 %me, 1
+  store i64 %me.next, ptr %me.slot
+  %left = icmp ult i64 %me, %workers
+  br i1 %left, label %move, label %done
+move:
+  %id.from = mul i64 %me, 128
+  %id.offset = add i64 %id.from, 648
+  %id = call i64 @read(ptr %state, i64 %id.offset)
+  %unborn = icmp eq i64 %id, 0
+  br i1 %unborn, label %later, label %set
+later:
+  store i64 0, ptr %last.word
+  br label %loop
+set:
+  call i64 (i64, ...) @syscall(i64 {SETAFFINITY}, i64 %id, i64 128, ptr %mask)
+  br label %loop
+done:
+  ret void
+}
+
 ; dslc_launch(state, job): runs a job that has at least one group; 0, or (row number + 1) << 32 | status
 define i64 @dslc_launch(ptr %state, ptr %job) {
   %float = call i64 @enter_float()
@@ -519,6 +632,13 @@ define i64 @dslc_launch(ptr %state, ptr %job) {
   %group = getelementptr i8, ptr %job, i64 32
   %shares.word = getelementptr i8, ptr %group, i64 16
   %shares = load i64, ptr %shares.word
+  %asleep = call i64 @read(ptr %state, i64 256)
+  %awake = icmp eq i64 %asleep, 0
+  br i1 %awake, label %go, label %apart
+apart:
+  call void @keep_apart(ptr %state)
+  br label %go
+go:
   call void @publish(ptr %state, ptr %group, i64 %shares)
   call void @participate(ptr %state, i64 0, i64 %until)
   %error = load atomic i64, ptr %error.word acquire, align 8
