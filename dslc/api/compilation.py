@@ -353,7 +353,8 @@ def _remember(store: Cache, first: str, source: Source, module: Module, ready: R
             place = source.folder / name if source.folder else None
             files += [(str(place), None)] if place else []
         else:
-            path = str(Path(name).resolve())
+            assert source.folder is not None, "text without a folder imports only the library"
+            path = str(source.folder / os.path.relpath(name, Path(source.file).parent))
             files.append((path, _digest(path)))
     store.put("index", first, json.dumps(files).encode())
     artifacts.remember(store, _second_key(first, files), ready.artifact, ready.objects)

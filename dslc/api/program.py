@@ -13,6 +13,7 @@ from dslc.runtime import artifact as artifacts
 from dslc.runtime.artifact import Artifact
 from dslc.runtime.convert import Array, show
 from dslc.runtime.executable import Executable, StepTime
+from dslc.runtime.executable import Program as RuntimeProgram
 from dslc.runtime.initial import initial_value
 
 if TYPE_CHECKING:
@@ -183,6 +184,11 @@ class Program:
         return self._plan.inputs
 
     @property
+    def runtime(self) -> RuntimeProgram:
+        """The program as the runtime has it (`dslc.runtime.executable.Program`)."""
+        return self._program
+
+    @property
     def batch_bound(self) -> int | None:
         """The largest batch, or None where the sizes are fixed."""
         return self._plan.batch_bound
@@ -212,6 +218,15 @@ class Program:
     def kernel_count(self) -> int:
         """Kernels that differ; equal layers share one."""
         return len(self._executable.plan.kernels)
+
+    @property
+    def kernel_labels(self) -> dict[str, str]:
+        """For the key of every kernel, the operators that it runs and where they stand in the source."""
+        found: dict[str, list[str]] = {}
+        keys = {k.name: k.key for k in self._executable.plan.kernels}
+        for step in self._plan.steps:
+            found.setdefault(keys[step.kernel], []).append(f"{step.label} {step.span}".strip())
+        return {key: ", ".join(dict.fromkeys(labels)) for key, labels in found.items()}
 
     @property
     def module(self) -> Module:

@@ -38,7 +38,7 @@ def find_source(where: Source | Path | str) -> Source:
     if _is_file(path):
         return _read(path)
     if str(where) in known:
-        return _read(known[str(where)])
+        return _read(known[str(where)], f"{where}.dl")
     raise _missing(path, known)
 
 
@@ -57,7 +57,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> Source:
+def _read(path: Path, shown: str | None = None) -> Source:
     try:
         with path.open("rb") as file:
             data = file.read(LONGEST + 1)
@@ -69,7 +69,7 @@ def _read(path: Path) -> Source:
         from dslc.frontend.lex import decode  # says where
 
         text = decode(data, str(path))
-    return Source(text, str(path), path.resolve().parent)
+    return Source(text, shown or str(path), path.resolve().parent)
 
 
 def _missing(path: Path, known: dict[str, Path]) -> DiagnosticError:

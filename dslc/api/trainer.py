@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, SupportsFloat
@@ -33,7 +33,7 @@ class Trainer:
     that the recipe names: arrays by field, a tuple of arrays in the order of the fields, an iterable of examples, or one of these for
     each of "train" and "test". `epochs`, `steps`, `batch`, `seed` and `settings` (learning rates by name) take the place of the recipe's;
     none of them recompiles anything. The file that the recipe saves goes to `folder`, the current one if None; with `resume` training
-    goes on from there. `observers` watch (see `dslc.training`); nothing is printed.
+    goes on from there. `observers` watch (see `dslc.training`), or are made for the recipe by a function; nothing is printed.
 
     Errors: DiagnosticError with everything that is wrong with the source, DL07xx for data and settings.
     """
@@ -58,7 +58,7 @@ class Trainer:
         threads: int | None = None,
         width: int | None = None,
         cache: Path | str | bool = True,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer] | Callable[[Recipe], Sequence[Observer]] = (),
         log_every: int = 100,
         progress: Progress | None = None,
     ):
@@ -73,6 +73,7 @@ class Trainer:
         self.data: DataSet = _data(self.recipe, folders, data, request.source)
         self._executable = self._ready.executable(options.threads)
         initialise(self._executable, self.recipe.seed)
+        self._own: dict[str, float | int] = {}  # settings of `train_on`
         self._program = CompiledRecipe(self._executable, self.recipe)
         info = RunInfo(self._ready.artifact.source, self._executable.threads, tuple(sorted(versions().items())))
         self._fit = Fit(
@@ -82,7 +83,7 @@ class Trainer:
             folder=Path(folder) if folder is not None else None,
             resume=resume,
             info=info,
-            observers=observers,
+            observers=observers(self.recipe) if callable(observers) else observers,
             log_every=log_every,
         )
 
@@ -93,6 +94,14 @@ class Trainer:
     def fit(self) -> tuple[EpochReport, ...]:
         """Train to the end of the recipe; the reports of all epochs."""
         return self._fit.run()
+
+    def train_on(self, /, **batch: Array) -> Mapping[str, SupportsFloat]:
+        """One update on a batch of the caller's: the recipe's data and its position stay as they are. Returns loss and metrics."""
+        if not self._own:
+            self._own = {**dict(self.recipe.settings), "seed": self.recipe.seed, "step": 0, "total": self._fit.total}
+        metrics = self._program.step(batch, self._own)
+        self._own["step"] += 1
+        return metrics
 
     @property
     def history(self) -> Sequence[EpochReport]:
@@ -148,6 +157,11 @@ class Trainer:
         return fixed + batch * each
 
     @property
+    def program(self) -> CompiledRecipe:
+        """The training and the evaluation program, for a loop of one's own: `trainer.program.step(batch, settings)`."""
+        return self._program
+
+    @property
     def ready(self) -> Ready:
         """The compiled module, for inspection."""
         return self._ready
@@ -176,18 +190,18 @@ class CompiledRecipe:
 
     def __init__(self, executable: Executable, recipe: Recipe):
         self._executable = executable
-        self._train, self._evaluate = executable.program(TRAIN), executable.program(EVALUATE)
+        self.train, self._evaluate = executable.program(TRAIN), executable.program(EVALUATE)
         fields = {f.name: Field(f.name, f.dtype.value, f.shape) for f in recipe.fields}
-        ports = {p.name: p for plan in (self._train.plan, self._evaluate.plan) for p in plan.inputs}
+        ports = {p.name: p for plan in (self.train.plan, self._evaluate.plan) for p in plan.inputs}
         self.inputs: Sequence[Field] = tuple(f for name, f in fields.items() if name in ports)
-        bounds = [p.plan.batch_bound for p in (self._train, self._evaluate) if p.plan.batch_bound is not None]
+        bounds = [p.plan.batch_bound for p in (self.train, self._evaluate) if p.plan.batch_bound is not None]
         self.max_batch: int | None = min(bounds, default=None)
-        self._train_inputs = _names(self._train.plan.inputs, self.inputs)
+        self._train_inputs = _names(self.train.plan.inputs, self.inputs)
         self._evaluate_inputs = _names(self._evaluate.plan.inputs, self.inputs)
-        self._settings = tuple((p.name, "step" if p.name == _COUNTER else p.name) for p in self._train.plan.settings)
+        self._settings = tuple((p.name, "step" if p.name == _COUNTER else p.name) for p in self.train.plan.settings)
         self._keys = {p.name: _saved_name(p.name, p.role) for p in executable.plan.persistent if p.role != "packed"}
-        if self._train.plan.batch_bound is None and ports:
-            fixed = {p.shape[0] for p in self._train.plan.inputs if p.shape}
+        if self.train.plan.batch_bound is None and ports:
+            fixed = {p.shape[0] for p in self.train.plan.inputs if p.shape}
             raise DiagnosticError(
                 Diagnostic(
                     "DL0806",
@@ -197,11 +211,10 @@ class CompiledRecipe:
             )
 
     def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
-        """One update; the results are fresh 0-d arrays."""
+        """One update; the results are fresh 0-d arrays. Settings that are left out have the recipe's values."""
         names = self._train_inputs
-        return self._train(
-            batch if names is None else {n: batch[n] for n in names}, {mine: settings[theirs] for mine, theirs in self._settings}
-        )
+        chosen = {mine: settings[theirs] for mine, theirs in self._settings if theirs in settings}
+        return self.train(batch if names is None else {n: batch[n] for n in names}, chosen)
 
     def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
         """The metrics with `training` false."""

@@ -68,7 +68,7 @@ def _strides(axis: Axis) -> Iterator[str]:
 
 
 def _buffer(number: int) -> str:
-    return "abc"[number] if number < 3 else f"x{number - 3}"
+    return "abc"[number] if number < 3 else f"b{number}"
 
 
 def expression(e: Expr) -> str:

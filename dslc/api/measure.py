@@ -1,0 +1,163 @@
+"""Timing of compiled programs: whole calls, kernel by kernel, and what the machine can do at most, measured in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from dslc.api.figures import step_flops
+from dslc.backends.cpu.build import KernelSource, Workers
+from dslc.backends.cpu.target import host_target
+from dslc.ir.plan import BufferPlan, ExecutablePlan, KernelPlan, ProgramPlan, StepPlan, concrete, scales
+from dslc.lowering.lower import Lowered
+from dslc.options import Options
+from dslc.runtime.cache import Cache
+from dslc.runtime.convert import DTYPES, Array
+from dslc.runtime.executable import Executable, StepTime
+from dslc.runtime.executable import Program as RuntimeProgram
+
+_MULTIPLY_ADDS = 16  # independent chains: latency 4, two units, and some to spare
+_TURNS = 20_000
+_STREAM_BYTES = 64 << 20  # past every cache
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of a call over many calls."""
+
+    median: float
+    best: float
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What all threads together reach: fused multiply-adds in registers (GFLOP/s) and reading memory (GB/s)."""
+
+    gflops: float
+    gbytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kernel call of a program, the median of several runs."""
+
+    number: int
+    label: str
+    span: str
+    seconds: float
+    share: float
+    gflops: float
+    gbytes: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data with stable keys."""
+        return asdict(self)
+
+
+def time_calls(call: Callable[[], object], seconds: float = 1.0) -> Timing:
+    """Calls for about so long, after three to warm up."""
+    for _ in range(3):
+        call()
+    times: list[float] = []
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < seconds or len(times) < 5:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return Timing(statistics.median(times), min(times), len(times))
+
+
+def random_inputs(plan: ProgramPlan, batch: int, classes: int = 2) -> dict[str, Array]:
+    """Normal numbers for floating inputs, small integers for the others."""
+    draw = np.random.default_rng(0)
+    found = {}
+    for port in plan.inputs:
+        shape, dtype = concrete(port.shape, batch), DTYPES[port.dtype]
+        found[port.name] = (
+            draw.standard_normal(shape).astype(dtype) if dtype.kind == "f" else draw.integers(0, classes, shape).astype(dtype)
+        )
+    return found
+
+
+def profile(
+    program: RuntimeProgram, lowered: Lowered, inputs: Mapping[str, Array], settings: Mapping[str, Any] | None, batch: int, runs: int = 31
+) -> list[Row]:
+    """Every step's time, arithmetic and traffic; the traffic counts each argument of a kernel once."""
+    profiles: list[list[StepTime]] = [program.profile(inputs, settings) for _ in range(runs)]
+    medians = [statistics.median(p[n].seconds for p in profiles) for n in range(len(program.plan.steps))]
+    total = sum(medians) or 1.0
+    rows = []
+    for number, (plan, step, seconds) in enumerate(zip(program.plan.steps, lowered.steps, medians, strict=True)):
+        moved = sum(_bytes(program.plan.buffers[index], batch) for index in {i for i, _ in plan.args if i >= 0})
+        span = max(seconds, 1e-9)
+        rows.append(Row(number, plan.label, plan.span, seconds, seconds / total, step_flops(step, batch) / span / 1e9, moved / span / 1e9))
+    return rows
+
+
+def _bytes(buffer: BufferPlan, batch: int) -> int:
+    return buffer.nbytes * (batch if scales(buffer.shape) else 1)
+
+
+def by_line(rows: list[Row]) -> list[tuple[str, float, float]]:
+    """(source line, seconds, share) of all steps together, the slowest first."""
+    found: dict[str, float] = {}
+    for row in rows:
+        line = row.span.rpartition(":")[0] or "(made by the compiler)"
+        found[line] = found.get(line, 0.0) + row.seconds
+    total = sum(found.values()) or 1.0
+    return sorted(((line, seconds, seconds / total) for line, seconds in found.items()), key=lambda item: -item[1])
+
+
+def machine_limits(options: Options, store: Cache | None) -> Limits:
+    """Measured now with two kernels of our own."""
+    target = host_target(options)
+    sources = {"multiply": _multiply_source(target.width), "stream": _stream_source(target.width)}
+    keys = {name: source.key(target.environment) for name, source in sources.items()}
+    objects = {key: code for key in keys.values() if store is not None and (code := store.get("object", key)) is not None}
+    missing = {keys[name]: source for name, source in sources.items() if keys[name] not in objects}
+    if missing:
+        with Workers() as workers:
+            for key, built in workers.compile(missing).items():
+                objects[key] = built.code
+                if store is not None:
+                    store.put("object", key, built.code)
+    kernels = tuple(KernelPlan(name, keys[name], sources[name].symbol) for name in sources)
+    programs = (_program("multiply", 1 << 20), _program("stream", _STREAM_BYTES))
+    executable = Executable(ExecutablePlan(programs, kernels=kernels, features=target.features), objects, threads=options.threads)
+
+    def best(name: str, seconds: float) -> float:
+        program = executable.program(name)
+        return time_calls(lambda: program({}), seconds).best
+
+    operations = 2 * _MULTIPLY_ADDS * target.width * _TURNS * executable.threads
+    return Limits(operations / best("multiply", 0.3) / 1e9, _STREAM_BYTES / best("stream", 0.4) / 1e9)
+
+
+def _program(name: str, size: int) -> ProgramPlan:
+    buffer = BufferPlan("data", "f32", (size // 4,), "fixed", 0, size)
+    return ProgramPlan(name, (buffer,), (StepPlan(name, ((0, 0),)),), fixed_bytes=size)
+
+
+def _multiply_source(width: int) -> KernelSource:
+    chains = range(_MULTIPLY_ADDS)
+    lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))", "    x = vbroadcast_f32(p, 0)"]
+    lines += [f"    c{i} = vbroadcast_f32(p, {i})" for i in chains]
+    lines += [f"    for _ in range({_TURNS}):"] + [f"        c{i} = fma(x, x, c{i})" for i in chains]
+    lines += [f"    vstore_f32(p, {16 + i * width} + thread * 1024, c{i})" for i in chains]
+    return KernelSource("\n".join(lines) + "\n", "kernel", width)
+
+
+def _stream_source(width: int) -> KernelSource:
+    count, step = _STREAM_BYTES // 4, 8 * width
+    lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))"]
+    lines += [f"    begin = {count // step} * thread // threads * {step}", f"    end = {count // step} * (thread + 1) // threads * {step}"]
+    lines += [f"    c{i} = splat_f32(0.0)" for i in range(8)]
+    lines += [f"    for i in range(begin, end, {step}):"] + [f"        c{i} = c{i} + vload_f32(p, i + {i * width})" for i in range(8)]
+    lines += ["    vstore_f32(p, begin, c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7)"]
+    return KernelSource("\n".join(lines) + "\n", "kernel", width)

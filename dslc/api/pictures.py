@@ -1,0 +1,145 @@
+"""Inputs from files: arrays (.npy, .npz), tables of arrays by name, and pictures (.png, .jpg) scaled as in training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.ir.plan import PortPlan, concrete
+from dslc.runtime.convert import DTYPES, Array, show
+
+if TYPE_CHECKING:
+    from dslc.data.description import DataDescription, FieldDescription
+
+PICTURES = (".png", ".jpg", ".jpeg")
+ARRAYS = (".npy", ".npz")
+
+
+def read_inputs(given: Sequence[tuple[str, Path]], ports: Sequence[PortPlan], description: DataDescription | None) -> dict[str, Array]:
+    """Arrays for a program's inputs from files by input name; several pictures of one name are a batch. Errors: DL0808.
+
+    An .npz file may hold several inputs: its arrays are taken by name for every input that is not given otherwise.
+    """
+    known = {p.name: p for p in ports}
+    found: dict[str, Array] = {}
+    pictures: dict[str, list[Array]] = {}
+    for name, path in given:
+        if name not in known:
+            raise _refused(f"the program has no input `{name}`", f"its inputs are {', '.join(f'`{n}`' for n in known) or 'none'}")
+        if path.suffix.lower() in PICTURES:
+            pictures.setdefault(name, []).append(_picture(path, known[name], description))
+        elif path.suffix.lower() in ARRAYS:
+            found[name] = _array(path, name)
+        else:
+            raise _refused(f"{path} is neither an array nor a picture", f"give {', '.join((*ARRAYS, *PICTURES))}")
+    for name, parts in pictures.items():
+        found[name] = np.stack(parts)
+    return found
+
+
+def _array(path: Path, name: str) -> Array:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _refused(f"{path} cannot be read: {why}", "write it with numpy.save or numpy.savez") from error
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        names = list(loaded.files)
+        if name not in names and len(names) != 1:
+            raise _refused(f"{path} has no array `{name}`", f"it has {', '.join(f'`{n}`' for n in names[:12])}")
+        try:
+            array: Array = loaded[name if name in names else names[0]]
+        except (OSError, ValueError, EOFError) as error:
+            raise _refused(f"{path} cannot be read: {error}", "write it with numpy.savez") from error
+        return array
+
+
+def _picture(path: Path, port: PortPlan, description: DataDescription | None) -> Array:
+    """One example: a picture in the size, channels and scale that the input wants."""
+    from PIL import Image, UnidentifiedImageError
+
+    channels, height, width, shape = _geometry(port)
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB" if channels == 3 else "L")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise _refused(f"{path} cannot be read as a picture: {error}", f"give {', '.join(PICTURES)}") from error
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, np.uint8)
+    if channels == 3:
+        pixels = pixels.transpose(2, 0, 1)
+    field = _field(port.name, description)
+    if field is not None:
+        values: Array = field.from_picture(np.ascontiguousarray(pixels))
+    else:
+        kind = DTYPES[port.dtype]
+        values = (pixels / np.float32(255)).astype(kind) if kind.kind == "f" else pixels.astype(kind)
+    return np.ascontiguousarray(values.reshape(shape))
+
+
+def _field(name: str, description: DataDescription | None) -> FieldDescription | None:
+    return next((f for f in description.fields if f.field.name == name), None) if description is not None else None
+
+
+def _geometry(port: PortPlan) -> tuple[int, int, int, tuple[int, ...]]:
+    """(channels, height, width, shape of one example) of an input of pictures."""
+    shape = concrete(port.shape, 1)[1:]
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return shape[0], shape[1], shape[2], shape
+    if len(shape) == 2:
+        return 1, shape[0], shape[1], shape
+    side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
+    if len(shape) == 1 and side * side == shape[0]:
+        return 1, side, side, shape
+    raise _refused(
+        f"the input `{port.name}` is {show(port.dtype, port.shape)}, which is no picture",
+        "pictures go to inputs such as f32[N, 1, 28, 28], f32[N, 3, 64, 64] or f32[N, 784]; give an .npy file",
+    )
+
+
+def classes_of(description: DataDescription | None, width: int) -> Sequence[str] | None:
+    """The names of the classes, where the data has a class field with as many as there are columns."""
+    if description is None:
+        return None
+    return next((f.classes for f in description.fields if len(f.classes) == width), None)
+
+
+def probabilities(logits: Array) -> Array:
+    """Rows that are probabilities already, or their softmax."""
+    values = logits.astype(np.float64)
+    sums = values.sum(axis=-1, keepdims=True)
+    if values.min() >= 0 and np.allclose(sums, 1.0, atol=1e-3):
+        return values
+    shifted = np.exp(values - values.max(axis=-1, keepdims=True))
+    result: Array = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result
+
+
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Arrays as .npz, or, if there is one, as .npy. DL0803 where the file cannot be written."""
+    suffix = path.suffix.lower()
+    if suffix not in ARRAYS or (suffix == ".npy" and len(results) != 1):
+        raise _refused(f"results cannot be written as {path.name}", "give a name that ends in .npz; a single result may go to .npy")
+    try:
+        with path.open("wb") as file:
+            if suffix == ".npy":
+                np.save(file, next(iter(results.values())))
+            else:
+                np.savez(file, **results)
+    except OSError as error:
+        raise DiagnosticError(
+            Diagnostic(
+                "DL0803", f"{path} cannot be written: {error.strerror or error}", hint="give a folder that exists and may be written"
+            )
+        ) from error
+
+
+def _refused(message: str, hint: str) -> DiagnosticError:
+    return DiagnosticError(Diagnostic("DL0808", message, hint=hint))

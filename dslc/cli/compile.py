@@ -1,0 +1,85 @@
+"""`dslc compile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dslc.cli.output import Compiling, compile_options, json_option, parse_dims, print_json
+
+
+@click.command("compile")
+@click.argument("file", metavar="F[:MODEL]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The artifact to write, NAME.dlc.")
+@click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights to put in; initial values without.")
+@click.option("--embed", is_flag=True, help="Put the machine code in, for readers who trust the file.")
+@compile_options
+@json_option
+def command(
+    file: str, output: Path | None, target: str, weights: Path | None, embed: bool, dims: tuple[str, ...],
+    threads: int | None, width: str | None, precision: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Compile a model, and write it as an artifact that `dslc run` and `dslc.load` take.
+
+    Example: dslc compile lenet --weights lenet.safetensors -o lenet.dlc
+    """
+    from dslc.api.compilation import compile as compile_source
+    from dslc.api.sources import split_name
+
+    path, model = split_name(file)
+    progress = Compiling()
+    lanes = int(width) if width else None
+    sizes = parse_dims(dims)
+    program = compile_source(path, model, target=target, dims=sizes, precision=precision, threads=threads, width=lanes, progress=progress)
+    progress.end()
+    if weights is not None:
+        program.load_weights(weights)
+    if output is not None:
+        program.save(output, embed=embed)
+    report = describe(program, progress)
+    if as_json:
+        print_json({**report, "artifact": str(output) if output else None})
+        return
+    _print(report)
+    if output is not None:
+        print(f"wrote {output}" + ("" if weights is not None else " with initial values (give --weights for trained ones)"))
+
+
+def describe(program: Any, progress: Compiling) -> dict[str, Any]:
+    """What `dslc compile` says about a program."""
+    bound = program.batch_bound or 1
+    labels = program.kernel_labels
+    slowest = sorted(progress.seconds.items(), key=lambda item: -item[1])[:3]
+    return {
+        "name": program.name,
+        "inputs": program.inputs,
+        "outputs": program.outputs,
+        "parameters": program.parameter_count,
+        "flops": program.flops(1),
+        "batch_bound": program.batch_bound,
+        "memory": program.memory(1).as_json(),
+        "memory_at_bound": program.memory(bound).as_json(),
+        "kernels": program.kernel_count,
+        "compiled": progress.count,
+        "slowest": [{"kernel": labels.get(key, key[:12]), "seconds": round(seconds, 3)} for key, seconds in slowest],
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    from dslc.api.figures import readable, readable_bytes
+
+    for name, types in (("inputs", report["inputs"]), ("results", report["outputs"])):
+        print(f"{name:12s}{', '.join(f'{n}: {t}' for n, t in types.items())}")
+    bound = report["batch_bound"]
+    print(f"{'parameters':12s}{report['parameters']:,}")
+    print(f"{'arithmetic':12s}{readable(report['flops'])}FLOP an example")
+    peak = f"{report['memory']['total']:,} bytes for one example"
+    if bound and bound > 1:
+        peak += f", {report['memory_at_bound']['total']:,} ({readable_bytes(report['memory_at_bound']['total'])}) for a batch of {bound}"
+    print(f"{'peak memory':12s}{peak}")
+    print(f"{'kernels':12s}{report['kernels']}, of which {report['compiled']} were compiled now")
+    for entry in report["slowest"]:
+        print(f"{'':12s}{entry['seconds']:.2f} s  {entry['kernel']}")

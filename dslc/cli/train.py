@@ -1,0 +1,97 @@
+"""`dslc train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dslc.cli.output import Compiling, colored, compile_options, json_option, parse_dims, parse_numbers, print_json
+
+if TYPE_CHECKING:
+    from dslc.api.trainer import Trainer
+    from dslc.ir.recipe import Recipe
+    from dslc.training import Observer
+
+
+@click.command("train")
+@click.argument("file", metavar="F[:RECIPE]")
+@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="A folder with the data set; may be repeated.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, with the same bits.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=NUMBER", help="A learning rate or other setting, such as lr=1e-3.")
+@click.option("--epochs", type=int, help="Epochs in all.")
+@click.option("--steps", type=int, help="Steps in all.")
+@click.option("--batch", type=int, help="Examples a step.")
+@click.option("--seed", type=int, help="Of initial values, order of the data and random operators.")
+@click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where checkpoint, log and curves go.")
+@click.option("--log/--no-log", default=True, help="Write RECIPE.jsonl and RECIPE.svg, the log and the curves.")
+@compile_options
+@json_option
+def command(
+    file: str, data: tuple[Path, ...], resume: bool, settings: tuple[str, ...], epochs: int | None, steps: int | None, batch: int | None,
+    seed: int | None, folder: Path, log: bool, dims: tuple[str, ...], threads: int | None, width: str | None, precision: str | None,
+    as_json: bool,
+) -> int:  # fmt: skip
+    """Run a training recipe: progress, metrics, checkpoints, a log of JSON lines and the curves. Ctrl-C saves and exits with 130.
+
+    Example: dslc train lenet --epochs 5 --set lr=1e-3
+    """
+    from dslc.api.sources import split_name
+    from dslc.api.trainer import Trainer
+    from dslc.training import Interrupted
+
+    path, recipe = split_name(file)
+    progress = Compiling()
+    trainer = Trainer(
+        path, recipe, data_folders=data, folder=folder, epochs=epochs, steps=steps, batch=batch, seed=seed,
+        settings=parse_numbers(settings), resume=resume, dims=parse_dims(dims), precision=precision, threads=threads,
+        width=int(width) if width else None, progress=progress, observers=lambda r: _observers(r, folder, log, resume, as_json),
+    )  # fmt: skip
+    progress.end()
+    if not as_json:
+        _headline(trainer, progress)
+    try:
+        trainer.fit()
+    except Interrupted as stopped:
+        where = f"saved {stopped.path}; go on with --resume" if stopped.path else "the recipe saves nothing"
+        print(f"interrupted after step {stopped.step:,}: {where}", file=sys.stderr)
+        return 130
+    _last(trainer, folder, log, as_json)
+    return 0
+
+
+def _observers(recipe: Recipe, folder: Path, log: bool, resume: bool, quiet: bool) -> list[Observer]:
+    from dslc.training.log import JsonLog
+    from dslc.training.plot import CurvePlot
+    from dslc.training.progress import progress_for
+
+    watching: list[Observer] = [] if quiet else [progress_for(color=colored(sys.stdout))]
+    if log:
+        watching += [JsonLog(folder / f"{recipe.name}.jsonl", append=resume), CurvePlot(folder / f"{recipe.name}.svg")]
+    return watching
+
+
+def _headline(trainer: Trainer, progress: Compiling) -> None:
+    from dslc.api.figures import readable_bytes
+
+    memory = trainer.memory()
+    how = f"compiled {progress.count} kernels in {trainer.ready.seconds:.1f} s" if not trainer.cached else "found compiled"
+    print(f"{trainer.recipe.name}: {how}; a step takes {readable_bytes(memory.total)}; {trainer.threads} threads")
+
+
+def _last(trainer: Trainer, folder: Path, log: bool, as_json: bool) -> None:
+    history = trainer.history
+    if as_json:
+        last = history[-1] if history else None
+        report = {"metrics": dict(last.metrics), "test_metrics": dict(last.test_metrics), "epoch": last.epoch} if last else {}
+        print_json(
+            {"recipe": trainer.recipe.name, "steps": trainer.step, **report, "checkpoint": str(trainer.path) if trainer.path else None}
+        )
+        return
+    written = [trainer.path] if trainer.path else []
+    if log:
+        written += [folder / f"{trainer.recipe.name}.jsonl", folder / f"{trainer.recipe.name}.svg"]
+    if written:
+        print(f"wrote {', '.join(map(str, written))}")
