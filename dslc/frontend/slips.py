@@ -187,8 +187,7 @@ def _mismatched(m: Mistake) -> Diagnostic | None:
     wanted = _closer(top)
     if token.type == "RBRACE" or (m.starts_line() and m.index > m.start):
         last = m.before() or token
-        message = f"the `{top}` is not closed: expected `{wanted}` before `{token}`"
-        return Diagnostic("DL0011", message, m.behind(last), (Note("opened here", m.at(top)),), f"add `{wanted}`")
+        return _not_closed(m, top, last, f" before `{token}`")
     message = f"`{token}` does not close `{top}`"
     return Diagnostic("DL0012", message, m.at(token), (Note("opened here", m.at(top)),), f"write `{wanted}`")
 
@@ -323,18 +322,24 @@ def _unclosed(m: Mistake) -> Diagnostic | None:
             opener, index = suspect
             message = "this block is not closed: what follows is indented as the block around it"
             return Diagnostic("DL0011", message, m.behind(m.tokens[index - 1]), (Note("opened here", m.at(opener)),), "add `}`")
-        wanted = _closer(top)
         following = m.tokens[m.end] if m.end < len(m.tokens) else None
         ending = f"`{following}`" if following is not None else "the end of the file"
-        message = f"the `{top}` is not closed: expected `{wanted}` before {ending}"
-        return Diagnostic("DL0011", message, m.behind(last), (Note("opened here", m.at(top)),), f"add `{wanted}`")
+        return _not_closed(m, top, last, f" before {ending}")
     if top.type == "LBRACE" or last.end_line == token.line or not _begins_statement_here(m):
         return None
     if not m.accepts & {OPEN[top.type], "COMMA"}:
         return None
+    return _not_closed(m, top, last, "")
+
+
+def _not_closed(m: Mistake, top: Token, last: Token, ending: str) -> Diagnostic:
+    """A bracket is most often forgotten on the line it is opened on, a brace at the end of what it holds."""
     wanted = _closer(top)
-    message = f"the `{top}` is not closed: expected `{wanted}`"
-    return Diagnostic("DL0011", message, m.behind(last), (Note("opened here", m.at(top)),), f"add `{wanted}`")
+    message = f"the `{top}` is not closed: expected `{wanted}`{ending}"
+    opened, wanting = m.at(top), m.behind(last)
+    if top.type != "LBRACE" and opened.line != wanting.line:
+        return Diagnostic("DL0011", message, opened, (Note(f"`{wanted}` is missing at the latest here", wanting),), f"add `{wanted}`")
+    return Diagnostic("DL0011", message, wanting, (Note("opened here", opened),), f"add `{wanted}`")
 
 
 def _two_values(m: Mistake) -> Diagnostic | None:
