@@ -323,18 +323,22 @@ def _call_fresh_block(context: Context, function: BlockFunction, call_: Call, fr
 def call_model(context: Context, function: ModelFunction, call_: Call, frame: Frame) -> Value:
     training = frame.training if function.training is None else function.training
     path = model_path(function)
-    if isinstance(function.item, syntax.Model):
-        block = BlockFunction(function.unit, syntax.Block(function.item.signature, function.item.body, span=function.item.span), {})
-        if function.item.signature.static:
-            raise context.reporter.error(
-                "DL0318",
-                f"the model {function.name} has static parameters",
-                function.item.signature.static[0].span,
-                hint=f"write `block {function.name}Net[...](...)` and `model {function.name} = {function.name}Net[...]`",
-            )
-    else:
-        block = instance_block(context, function)
-    return call_block(context, block, call_, path, training, frame, model=True)
+    return call_block(context, model_block(context, function), call_, path, training, frame, model=True)
+
+
+def model_block(context: Context, function: ModelFunction) -> BlockFunction:
+    """A model's signature and body as a configured block."""
+    item = function.item
+    if isinstance(item, syntax.Instance):
+        return instance_block(context, function)
+    if item.signature.static:
+        raise context.reporter.error(
+            "DL0318",
+            f"the model {function.name} has static parameters",
+            item.signature.static[0].span,
+            hint=f"write `block {function.name}Net[...](...)` and `model {function.name} = {function.name}Net[...]`",
+        )
+    return BlockFunction(function.unit, syntax.Block(item.signature, item.body, span=item.span), {})
 
 
 def model_path(function: ModelFunction) -> str:
@@ -403,7 +407,8 @@ def _failed(context: Context, signature: syntax.Signature, frame: Frame) -> Valu
     """What stands for the results of a call that was refused: tensors of the declared types where those are known."""
     if not _sizes_known(signature, frame):
         return POISON
-    results = signatures.placeholder_results(context, signature, frame)
+    with context.reporter.muted():
+        results = signatures.placeholder_results(context, signature, frame)
     if any(isinstance(r, Poison) for r in results):
         return POISON
     return results[0] if len(results) == 1 else Results(tuple(results))

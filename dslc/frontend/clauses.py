@@ -53,7 +53,8 @@ def read_settings(context: Context, train: syntax.Train) -> Settings:
             context.reporter.error("DL0508", f"`{name}` is a whole number from {low} to {high:,}", value.span)
             continue
         setattr(settings, name, value.value)
-    if "epochs" not in places and "steps" not in places:
+    unknown = any(isinstance(c, syntax.Setting) and c.name.text not in SETTINGS for c in train.clauses)
+    if "epochs" not in places and "steps" not in places and not unknown:
         context.reporter.warning(
             "DL0509", f"the recipe {train.name.text} says neither `epochs` nor `steps`: it trains one epoch", train.name.span, hint="write epochs 5"
         )

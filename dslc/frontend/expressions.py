@@ -155,8 +155,8 @@ def _apply(context: Context, node: syntax.Apply, frame: Frame) -> Value:
 
 
 def evaluate_call(context: Context, node: syntax.Apply, frame: Frame, name: syntax.Name | None) -> Value:
-    function = context.evaluate(node.callee, frame)
     arguments = tuple(context.evaluate(a, frame) for a in node.args)
+    function = context.evaluate(node.callee, frame)  # after them: `grad[Net.head.w](loss)` names what computing the loss made
     return call(context, function, Call(arguments, tuple(a.span for a in node.args), node.span, name), frame)
 
 

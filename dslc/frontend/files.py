@@ -138,18 +138,18 @@ class Files:
 
     def _load(self, unit: Unit, path: syntax.Str, alias: str) -> Unit | None:
         """The imported unit, or None after an error."""
+        if unit.folder is not None and str((unit.folder / path.value).resolve()) in self._open:
+            self.reporter.error("DL0106", f'"{path.value}" imports itself', path.span, hint="move what both need into a third file")
+            return None
         found = self._find(unit, path)
         if found is None:
             return None
         place, file, library = found
         key = str(place)
-        if key in self._open:
-            self.reporter.error("DL0106", f'"{path.value}" imports itself', path.span, hint="move what both need into a third file")
-            return None
         if key in self.units:
             return self.units[key]
         if len(self.units) >= MAX_FILES:
-            self.reporter.error("DL0107", f"more than {MAX_FILES} files are imported", path.span)
+            self.reporter.error("DL0104", f'cannot import "{path.value}": {MAX_FILES} files are imported already', path.span)
             return None
         try:
             if place.stat().st_size > MAX_BYTES:

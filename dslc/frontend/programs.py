@@ -8,7 +8,7 @@ from functools import partial
 
 from dslc.diagnostics import Span
 from dslc.frontend import syntax
-from dslc.frontend.calls import Call, call_block, instance_block, model_path
+from dslc.frontend.calls import Call, call_block, model_block, model_path
 from dslc.frontend.expressions import evaluate
 from dslc.frontend.files import Files, Unit
 from dslc.frontend.program import ProgramBuilder
@@ -170,13 +170,6 @@ def _conjuncts(node: syntax.Expr) -> list[syntax.Expr]:
 
 
 # --- models --------------------------------------------------------------------------------------------------------------
-
-
-def model_block(context: Context, model: ModelFunction) -> BlockFunction:
-    """A model's signature and body as a configured block."""
-    if isinstance(model.item, syntax.Instance):
-        return instance_block(context, model)
-    return BlockFunction(model.unit, syntax.Block(model.item.signature, model.item.body, span=model.item.span), {})
 
 
 def build_model(context: Context, model: ModelFunction) -> Program | None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from dslc.diagnostics import Diagnostic, Note, Span
 
 MAX_DIAGNOSTICS = 100
+ABOUT_SIZES = ("DL0215", "DL0219")
+State = tuple[list[Diagnostic], set[tuple[str, Span | str | None]]]
 
 
 class Refused(Exception):
@@ -45,17 +47,17 @@ class Reporter:
         self.diagnostics: list[Diagnostic] = []
         self.library = set(library)
         self.calls: list[CallSite] = []
-        self._seen: set[tuple[str, Span | None]] = set()
+        self._seen: set[tuple[str, Span | str | None]] = set()
 
     @property
     def failed(self) -> bool:
         return any(d.severity == "error" for d in self.diagnostics)
 
-    def state(self) -> tuple[list[Diagnostic], set[tuple[str, Span | None]]]:
+    def state(self) -> State:
         """What has been reported, to go back to with `restore`."""
         return list(self.diagnostics), set(self._seen)
 
-    def restore(self, state: tuple[list[Diagnostic], set[tuple[str, Span | None]]]) -> None:
+    def restore(self, state: State) -> None:
         self.diagnostics, self._seen = list(state[0]), set(state[1])
 
     def error(self, code: str, message: str, span: Span | None, *, notes: Iterable[Note] = (), hint: str | None = None) -> Refused:
@@ -83,6 +85,15 @@ class Reporter:
         finally:
             self.calls.pop()
 
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Drops what is reported meanwhile: for guesses about what has failed already."""
+        state = self.state()
+        try:
+            yield
+        finally:
+            self.restore(state)
+
     def _record(self, diagnostic: Diagnostic) -> None:
         placed = self.place(diagnostic.span)
         notes = list(diagnostic.notes)
@@ -92,10 +103,12 @@ class Reporter:
             site = self.calls[-1]
             if site.span.file not in self.library and not site.declared:
                 notes.append(Note(f"in this call of {site.callee}", site.span))
-        for key in {(diagnostic.code, diagnostic.span), (diagnostic.code, placed)}:
-            if key in self._seen and key[1] is not None:
-                return
-        self._seen |= {(diagnostic.code, diagnostic.span), (diagnostic.code, placed)}
+        keys: set[tuple[str, Span | str | None]] = {(diagnostic.code, diagnostic.span), (diagnostic.code, placed)}
+        if diagnostic.code in ABOUT_SIZES:  # one fact that is missing shows in several places
+            keys.add((diagnostic.code, diagnostic.message))
+        if any(key in self._seen for key in keys if key[1] is not None):
+            return
+        self._seen |= keys
         if len(self.diagnostics) < MAX_DIAGNOSTICS:
             readable = [replace(note, message=readable_sizes(note.message)) for note in notes]
             self.diagnostics.append(

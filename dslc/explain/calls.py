@@ -1,0 +1,135 @@
+"""DL0301 to DL0319: calls, static evaluation, statements."""
+
+from __future__ import annotations
+
+from dslc.explain import Explanation
+
+EXPLANATIONS = (
+    Explanation(
+        "DL0301",
+        "A call has the wrong number of tensors",
+        "Tensors stand in parentheses, static configuration in brackets before them: `softmax[axis = -1](x)`, `Dense[120, relu](x)`.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return maximum(x) }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return maximum(x, 0.0) }",
+    ),
+    Explanation(
+        "DL0302",
+        "An operator sign does not go with these values",
+        "Arithmetic is for numbers, sizes and tensors; `+` also joins lists. `@` needs tensors.",
+        "const K = true + 1",
+        "const K = 1 + 1",
+    ),
+    Explanation(
+        "DL0303",
+        "A size that is only known at run time stands where a fixed one is needed",
+        "What decides code (a stride, the range of a `for`, a condition) is fixed when compiled. The batch is not; bind other sizes with `dim` or --dim.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return softmax[axis = N](x) }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return softmax[axis = 1](x) }",
+    ),
+    Explanation(
+        "DL0304",
+        "A condition is not static",
+        "`if` chooses code when the program is compiled. `where(c, a, b)` chooses between the elements of two tensors when it runs.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return if x > 0 then x else 0.0 * x }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return where(x > 0, x, 0.0 * x) }",
+    ),
+    Explanation(
+        "DL0305",
+        "A value of another kind is needed",
+        "A static argument has a kind (a whole number, an axis, an element type, ...), and a tensor is none: tensors stand in parentheses.",
+        'model M(x: f32[N, 4]) -> f32[N] { return sum[axis = "last"](x) }',
+        "model M(x: f32[N, 4]) -> f32[N] { return sum[axis = -1](x) }",
+    ),
+    Explanation(
+        "DL0306",
+        "A static argument is missing",
+        "Arguments without a default must be written, in brackets behind the name.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return Dense(x) }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return Dense[4](x) }",
+    ),
+    Explanation(
+        "DL0307",
+        "Brackets do not fit what they follow",
+        "They hold static arguments, at most as many as there are, each once. Models have none; list functions take parentheses.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return x |> relu[0.1] }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return x |> leaky_relu[0.1] }",
+    ),
+    Explanation(
+        "DL0308",
+        "This cannot be called",
+        "Operators, blocks and models are functions. A tensor, a number, a list and an optimizer are not.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return x(2) }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return x * 2 }",
+    ),
+    Explanation(
+        "DL0309",
+        "The number of values and names differs",
+        "`a, b = e` unpacks two results, a list of two, or a tensor with two rows. A body returns as many values as its signature declares.",
+        "model M(x: f32[N, 4]) -> f32[N, 2] {\n  a, b, c = split[2, axis = 1](x)\n  return a + b + c\n}",
+        "model M(x: f32[N, 4]) -> f32[N, 2] {\n  a, b = split[2, axis = 1](x)\n  return a + b\n}",
+    ),
+    Explanation(
+        "DL0310",
+        "A list or a range is needed, or an index into one",
+        "`for`, `len`, `zip`, `reversed` and `enumerate` walk over lists and ranges `0..n`; a list has as many items as were written.",
+        "const K = [1, 2][2]",
+        "const K = [1, 2][1]",
+    ),
+    Explanation(
+        "DL0311",
+        "Calls or lists are too large",
+        "Calls of blocks nest at most 48 deep, and a list has at most 100,000 items, so that hostile files are refused at once.",
+        "block f49(x: f32[N]) -> f32[N] { return f48(x) }   # and so on, down to f0",
+        "block f(x: f32[N]) -> f32[N] {\n  for _i in 0..49 { x = relu(x) }\n  return x\n}",
+        "text",
+    ),
+    Explanation(
+        "DL0312",
+        "The program is too large",
+        "A `for` is unrolled when the program is compiled. A program has at most 100,000 operators.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] {\n  for i in 0..200_000 { x = x + 1 }\n  return x\n}",
+        "model M(x: f32[N, 4]) -> f32[N, 4] {\n  for _i in 0..20 { x = x + 1 }\n  return x\n}",
+    ),
+    Explanation(
+        "DL0313",
+        "A body returns nothing",
+        "Every block, model and optimizer ends with `return`.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { y = relu(x) }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] {\n  y = relu(x)\n  return y\n}",
+    ),
+    Explanation(
+        "DL0314",
+        "A statement is never reached, or `return` stands in a loop",
+        "`return` is the last statement of a body or of a static branch.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] {\n  return x\n  y = relu(x)\n}",
+        "model M(x: f32[N, 4]) -> f32[N, 4] {\n  y = relu(x)\n  return y\n}",
+    ),
+    Explanation(
+        "DL0316",
+        "A name is not bound on every path",
+        "A name that is bound inside `if` or `for` is visible after it only if every path binds it.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] {\n  if training { y = x * 2 }\n  return y\n}",
+        "model M(x: f32[N, 4]) -> f32[N, 4] {\n  y = x\n  if training { y = x * 2 }\n  return y\n}",
+    ),
+    Explanation(
+        "DL0317",
+        "`as` names the parameters of a block",
+        "It stands behind the call of a block: `Dense[10](x) as head`, `x |> Dense[10] as head`. Other expressions make no parameters.",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return x |> relu as act }",
+        "model M(x: f32[N, 4]) -> f32[N, 4] { return x |> Dense[4] as act }",
+    ),
+    Explanation(
+        "DL0318",
+        "A model is made of a block, without static parameters of its own",
+        "`model Small = Net[64]` makes the block Net once, with one set of parameters.",
+        "model Net[D](x: f32[N, 4]) -> f32[N, D] { return Dense[D](x) }",
+        "block Net[D](x: f32[N, 4]) -> f32[N, D] { return Dense[D](x) }\nmodel Small = Net[64]",
+    ),
+    Explanation(
+        "DL0319",
+        "A parameter is made where none may be",
+        "Lower-case blocks, constants, recipes, schedules and optimizers make no parameters: what is trained belongs to a model.",
+        "block scaled(x: f32[N, 4]) -> f32[N, 4] {\n  param w: f32[4] = 1\n  return w * x\n}",
+        "block Scaled(x: f32[N, 4]) -> f32[N, 4] {\n  param w: f32[4] = 1\n  return w * x\n}",
+    ),
+)
