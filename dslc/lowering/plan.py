@@ -32,7 +32,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
 
     What depends on persistent buffers alone (packed weights, folded scales) is computed in the prologue, when they change.
     """
-    early = _prologue(lowered)
+    early = prologue_steps(lowered)
     kept = {v for n in early for v in lowered.steps[n].writes}
     life = _lives(lowered, kept)
     batch = lowered.source.batch
@@ -101,7 +101,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
     return plan, tuple(packed)
 
 
-def _prologue(lowered: Lowered) -> list[int]:
+def prologue_steps(lowered: Lowered) -> list[int]:
     """Steps whose results change only when a persistent buffer is changed from outside: none that the program itself writes."""
     updated = {p.name for p in lowered.source.outputs if p.kind == PortKind.BUFFER}
     still: set[Value] = set()
