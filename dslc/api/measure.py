@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from dslc.api.figures import step_flops
 from dslc.backends.cpu.build import KernelSource, Workers
 from dslc.backends.cpu.target import host_target
 from dslc.ir.plan import BufferPlan, ExecutablePlan, KernelPlan, ProgramPlan, StepPlan, concrete, scales
-from dslc.lowering.lower import Lowered
+from dslc.lowering.lower import Step
 from dslc.options import Options
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array
@@ -86,14 +86,20 @@ def random_inputs(plan: ProgramPlan, batch: int, classes: int = 2) -> dict[str, 
 
 
 def profile(
-    program: RuntimeProgram, lowered: Lowered, inputs: Mapping[str, Array], settings: Mapping[str, Any] | None, batch: int, runs: int = 31
+    program: RuntimeProgram,
+    steps: Sequence[Step],
+    inputs: Mapping[str, Array],
+    settings: Mapping[str, Any] | None,
+    batch: int,
+    runs: int = 31,
 ) -> list[Row]:
-    """Every step's time, arithmetic and traffic; the traffic counts each argument of a kernel once."""
+    """Time, arithmetic and traffic of every step; `steps` are the lowered ones, without the prologue's. The traffic counts each
+    argument of a kernel once."""
     profiles: list[list[StepTime]] = [program.profile(inputs, settings) for _ in range(runs)]
     medians = [statistics.median(p[n].seconds for p in profiles) for n in range(len(program.plan.steps))]
     total = sum(medians) or 1.0
     rows = []
-    for number, (plan, step, seconds) in enumerate(zip(program.plan.steps, lowered.steps, medians, strict=True)):
+    for number, (plan, step, seconds) in enumerate(zip(program.plan.steps, steps, medians, strict=True)):
         moved = sum(_bytes(program.plan.buffers[index], batch) for index in {i for i, _ in plan.args if i >= 0})
         span = max(seconds, 1e-9)
         rows.append(Row(number, plan.label, plan.span, seconds, seconds / total, step_flops(step, batch) / span / 1e9, moved / span / 1e9))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dslc.diagnostics import Diagnostic, DiagnosticError
-from dslc.ir.plan import BufferPlan, ExecutablePlan, ProgramPlan
+from dslc.ir.plan import BufferPlan, ExecutablePlan, ProgramPlan, StepPlan
 from dslc.options import Options
 from dslc.runtime.convert import show
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dslc.ir.loops import LoopProgram
     from dslc.ir.module import Module
     from dslc.lowering.contraction import Contraction
+    from dslc.lowering.lower import Step
 
 STAGES = ("graph", "clusters", "loops", "kernels", "memory", "asm")
 
@@ -74,14 +75,23 @@ def graph_text(program: CompiledProgram, after: str | None = None) -> str:
     return print_graph(chosen.graph)
 
 
+def paired(program: CompiledProgram) -> list[tuple[Step, StepPlan, bool]]:
+    """The steps of the lowered program with their plans, in order; those of the prologue are marked."""
+    from dslc.lowering.plan import prologue_steps
+
+    early = set(prologue_steps(program.lowered))
+    first, rest = iter(program.plan.prologue), iter(program.plan.steps)
+    return [(step, next(first if n in early else rest), n in early) for n, step in enumerate(program.lowered.steps)]
+
+
 def clusters_text(program: CompiledProgram) -> str:
     """The fused operators: one line a kernel call, with what it reads and writes."""
     lines = []
-    for number, (step, plan) in enumerate(zip(program.lowered.steps, program.plan.steps, strict=True)):
+    for number, (step, plan, early) in enumerate(paired(program)):
         written = {v.id for v in step.writes}
         reads = ", ".join(f"{_name(program, n)}" for v, n in _arguments(step.args, plan.args) if v.id not in written)
         writes = ", ".join(f"{_name(program, n)}" for v, n in _arguments(step.args, plan.args) if v.id in written)
-        how = " serial" if step.serial else ""
+        how = (" serial" if step.serial else "") + (" when weights change" if early else "")
         barrier = "  -- threads meet --" if plan.barrier else ""
         lines.append(f"{number:3d}  {writes} = {step.label}({reads}){how}  {plan.span}{barrier}")
     return "\n".join(lines) + "\n"

@@ -48,6 +48,7 @@ def command(
     """
     from dslc.api.compilation import cache_of, options_of
     from dslc.api.measure import by_line, machine_limits, profile, time_calls
+    from dslc.api.stages import paired
 
     options = options_of(None, precision, threads, int(width) if width else None, True)
     subject = _training(file, batch, parse_dims(dims), options) if train else _inference(file, batch or 1, parse_dims(dims), options)
@@ -55,8 +56,9 @@ def command(
     rows, limits = None, None
     count = _batch(subject)
     if profiled:
-        lowered = subject.stages().compiled.programs[subject.program.plan.name].lowered
-        rows = profile(subject.program, lowered, subject.inputs, subject.settings, count)
+        compiled = subject.stages().compiled.programs[subject.program.plan.name]
+        steps = [step for step, _, early in paired(compiled) if not early]
+        rows = profile(subject.program, steps, subject.inputs, subject.settings, count)
         limits = machine_limits(options, cache_of(options))
     if as_json:
         report: dict[str, Any] = {"name": subject.name, "batch": count, "threads": subject.threads, **asdict(timing)}
