@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from kernels import Step, address, float_control, make_job
 
 from dslc.runtime import pool as pools
 from dslc.runtime.pool import Pool, _quota, available_cpus, shared_pool, thread_count
+from dslc.runtime.pool_code import pool_ir
 
 HERE = Path(__file__).parent
 
@@ -125,6 +127,22 @@ def test_forgotten_pool_stops_its_workers() -> None:
     del pool
     gc.collect()
     assert threads() == before
+
+
+def test_woken_workers_keep_off_the_callers_processor() -> None:
+    before = {t.name for t in Path("/proc/self/task").iterdir()}
+    pool = Pool(3, 3)
+    counted(pool, 1, 3)
+    workers = [int(t.name) for t in Path("/proc/self/task").iterdir() if t.name not in before]
+    assert len(workers) == 2
+    for _ in range(3):
+        time.sleep(0.02)
+        counted(pool, 1, 3)
+    allowed, mine = os.sched_getaffinity(workers[0]), os.sched_getaffinity(0)
+    assert allowed == os.sched_getaffinity(workers[1])
+    assert allowed <= mine
+    assert len(allowed) == max(1, len(mine) - 1)
+    pool.close()
 
 
 def test_idle_workers_sleep() -> None:
@@ -303,6 +321,7 @@ def test_affinity_bounds_the_count() -> None:
 CROWD = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
+import llvmlite.binding as llvm
 import numpy as np
 from kernels import Step, address, make_job
 from dslc.runtime.pool import Pool
@@ -361,3 +380,15 @@ print("done")
 
 def test_word_size_is_what_the_tables_assume() -> None:
     assert ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+@pytest.mark.parametrize(("machine", "triple"), [("x86_64", "x86_64-unknown-linux-gnu"), ("aarch64", "aarch64-unknown-linux-gnu")])
+def test_code_for_both_architectures(machine: str, triple: str) -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    text = pool_ir(machine)
+    assert text is not None
+    module = llvm.parse_assembly(text)
+    module.verify()
+    assert llvm.Target.from_triple(triple).create_target_machine(opt=2).emit_object(module)[:4] == b"\x7fELF"
+    assert pool_ir("riscv64") is None
