@@ -254,6 +254,41 @@ class Lanes:
         shape = then if isinstance(then, Lanes) else otherwise
         return Lanes(self.b, self.b.select(self.v, shape._operand(then), shape._operand(otherwise)))
 
+    def where_rarely(self, slow: Callable[[], Sequence[Lanes]], otherwise: Sequence[Lanes]) -> list[Lanes]:
+        """`where` for each pair of slow() and otherwise; the code of slow() is skipped unless some lane of this mask needs it."""
+        b, fast = self.b, self.b.block
+        rare, done = b.append_basic_block("rare"), b.append_basic_block("done")
+        b.cbranch(self.any(), rare, done)
+        b.position_at_end(rare)
+        chosen = [self.where(x, y) for x, y in zip(slow(), otherwise, strict=True)]
+        rare_end = b.block
+        b.branch(done)
+        b.position_at_end(done)
+        merged = []
+        for x, y in zip(chosen, otherwise, strict=True):
+            phi = b.phi(y.type)
+            phi.add_incoming(y.v, fast)
+            phi.add_incoming(x.v, rare_end)
+            merged.append(Lanes(b, phi))
+        return merged
+
+    def lookup(self, words: Sequence[int], name: str) -> Lanes:
+        """Lane by lane words[index] of a table of unsigned 32-bit numbers, as i64 lanes; `name` is unique for the table."""
+        b, module = self.b, self.b.module
+        table = module.globals.get(f"dslc.{name}")
+        if table is None:
+            array = ir.ArrayType(I32, len(words))
+            table = ir.GlobalVariable(module, array, f"dslc.{name}")
+            table.linkage, table.global_constant = "internal", True
+            table.initializer = ir.Constant(array, list(words))
+        values, addresses, mask = (ir.VectorType(t, self.width) for t in (I32, POINTER, I1))
+        gather_name = f"llvm.masked.gather.{llvm_suffix(values)}.{llvm_suffix(addresses)}"
+        gather = declare(module, gather_name, values, [addresses, I32, mask, values])
+        pointers = b.gep(table, [self.v], source_etype=I32)
+        pointers.type = addresses
+        word = b.call(gather, [pointers, ir.Constant(I32, 4), constant(mask, 1), ir.Constant(values, None)])
+        return Lanes(b, word).cast("zext", I64)
+
     def call(self, name: str, *others: Any) -> Lanes:
         """An LLVM intrinsic overloaded on this vector's type alone: `llvm.<name>.v16f32`."""
         arguments = [self.v, *(self._operand(o) for o in others)]

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from llvmlite import ir
-
-from dslc.backends.cpu.lanes import F32, F64, I1, I32, I64, POINTER, Lanes, constant, declare, llvm_suffix
+from dslc.backends.cpu.lanes import F32, F64, I32, I64, Lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,28 +76,6 @@ TWO_OVER_PI_WORDS = (
 LOW_WORD = 0xFFFFFFFF
 
 
-def table_words(first: Lanes, count: int) -> list[Lanes]:
-    """Words first .. first+count-1 of TWO_OVER_PI_WORDS as i64 lanes."""
-    b, module = first.b, first.b.module
-    name = "dslc.two_over_pi"
-    table = module.globals.get(name)
-    if table is None:
-        words = ir.ArrayType(I32, len(TWO_OVER_PI_WORDS))
-        table = ir.GlobalVariable(module, words, name)
-        table.linkage, table.global_constant = "internal", True
-        table.initializer = ir.Constant(words, list(TWO_OVER_PI_WORDS))
-    width = first.width
-    values, addresses, mask = ir.VectorType(I32, width), ir.VectorType(POINTER, width), ir.VectorType(I1, width)
-    gather = declare(module, f"llvm.masked.gather.{llvm_suffix(values)}.{llvm_suffix(addresses)}", values, [addresses, I32, mask, values])
-    found = []
-    for i in range(count):
-        pointers = b.gep(table, [(first + i).v], source_etype=I32)
-        pointers.type = addresses
-        word = b.call(gather, [pointers, ir.Constant(I32, 4), constant(mask, 1), ir.Constant(values, None)])
-        found.append(Lanes(b, word).cast("zext", I64))
-    return found
-
-
 def multiply_words(factor: list[Lanes], window: list[Lanes]) -> list[Lanes]:
     """The product of two numbers in 32-bit words (lowest first), modulo the length of the second."""
     count = len(window)
@@ -132,7 +108,8 @@ def reduce_large(x: Lanes, f: Reduction) -> tuple[Lanes, Lanes]:
     inside = start.ult(32 * (len(TWO_OVER_PI_WORDS) - f.window - 1))  # else this lane is small, infinite or NaN: its result is not used
     start = inside.where(start, 0)
     shift = start & 31
-    raw = table_words(start.lshr(5), f.window + 1)
+    first = start.lshr(5)
+    raw = [(first + i).lookup(TWO_OVER_PI_WORDS, "two_over_pi") for i in range(f.window + 1)]
     window = [((((high << 32) | low) << shift).lshr(32)) for high, low in pairwise(raw)]
     factor = [mantissa] if single else [mantissa & LOW_WORD, mantissa.lshr(32)]
     words = multiply_words(factor, window[::-1])[::-1]
@@ -151,7 +128,6 @@ def reduce_large(x: Lanes, f: Reduction) -> tuple[Lanes, Lanes]:
 def reduce(x: Lanes) -> tuple[Lanes, Lanes, Reduction]:
     """(n, r) with x = n pi/2 + r; of n, integer lanes as wide as x's, only the low two bits count."""
     f = DOUBLE if x.type.element == F64 else SINGLE
-    b = x.b
     shifted = x.fma(TWO_OVER_PI, f.magic)
     count = shifted - f.magic
     r = x
@@ -160,23 +136,12 @@ def reduce(x: Lanes) -> tuple[Lanes, Lanes, Reduction]:
     n = shifted.bits()
     large = x.abs() > f.limit
 
-    fast = b.block
-    slow, done = b.append_basic_block("large"), b.append_basic_block("reduced")
-    b.cbranch(large.any(), slow, done)
-    b.position_at_end(slow)
-    n_large, r_large = reduce_large(x, f)
-    n_chosen = large.where(n_large if f is DOUBLE else n_large.cast("trunc", I32), n)
-    r_chosen = large.where((x.abs() < float("inf")).where(r_large, float("nan")), r)
-    b.branch(done)
-    b.position_at_end(done)
+    def slow() -> tuple[Lanes, Lanes]:
+        n_large, r_large = reduce_large(x, f)
+        return n_large if f is DOUBLE else n_large.cast("trunc", I32), (x.abs() < float("inf")).where(r_large, float("nan"))
 
-    def merge(ordinary: Lanes, chosen: Lanes) -> Lanes:
-        phi = b.phi(ordinary.type)
-        phi.add_incoming(ordinary.v, fast)
-        phi.add_incoming(chosen.v, slow)
-        return Lanes(b, phi)
-
-    return merge(n, n_chosen), merge(r, r_chosen), f
+    n, r = large.where_rarely(slow, (n, r))
+    return n, r, f
 
 
 def sine(n: Lanes, r: Lanes, f: Reduction) -> Lanes:

@@ -1,0 +1,51 @@
+"""The CUDA back end as the compiler sees it: kernels and launches of a lowered program, or a refusal that names what is not covered.
+
+The probe covers loop programs and contractions in general; of the operators' functions it leaves out those whose formula is more
+than a straight line (sin, cos).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dslc.backends.cuda import contract, emit
+from dslc.backends.cuda.expressions import NotCovered
+from dslc.backends.cuda.kernel import CudaKernel, CudaProgram
+from dslc.diagnostics import Diagnostic, DiagnosticError, Note
+from dslc.ir.loops import LoopProgram
+from dslc.lowering.lower import Lowered, Step
+from dslc.lowering.plan import plan_program
+
+
+def emit_step(step: Step) -> CudaKernel:
+    """The kernel of one step. Raises NotCovered."""
+    return emit.emit(step.program) if isinstance(step.program, LoopProgram) else contract.emit(step.program)
+
+
+def emit_program(lowered: Lowered, sources: Mapping[str, str] | None = None) -> CudaProgram:
+    """Sources and launch plan of a program. Raises DiagnosticError (DL0810) with every step that is not covered."""
+    kernels: dict[str, CudaKernel] = {}
+    names: dict[int, str] = {}
+    refused: list[Diagnostic] = []
+    for number, step in enumerate(lowered.steps):
+        try:
+            kernel = emit_step(step)
+        except NotCovered as reason:
+            refused.append(_refusal(step, str(reason)))
+            continue
+        names[number] = kernel.key
+        kernels[kernel.key] = kernel
+    if refused:
+        raise DiagnosticError(*dict.fromkeys(refused), sources=sources)
+    return CudaProgram(kernels, plan_program(lowered, names))
+
+
+def _refusal(step: Step, reason: str) -> Diagnostic:
+    operators = step.label.replace("+", ", ")
+    return Diagnostic(
+        "DL0810",
+        f"the CUDA back end does not cover {reason}, which {operators} needs",
+        step.span,
+        (Note("the kernel is made from the operators that are fused here"),) if "+" in step.label else (),
+        "compile for the CPU: --target cpu",
+    )
