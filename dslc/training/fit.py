@@ -101,6 +101,11 @@ class Fit:
         self._resumed = self._resume() if resume else None
 
     @property
+    def total(self) -> int:
+        """Updates of the whole run, for schedules."""
+        return self._total
+
+    @property
     def finished(self) -> bool:
         """Whether all epochs or steps of the recipe are done, and the last epoch is reported."""
         return self._epoch >= self._last_epoch or (self._step >= self._last_step and self._example == 0)
