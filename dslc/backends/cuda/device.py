@@ -210,17 +210,21 @@ class Runner:
         self.program = program
         self.kernels = {key: cuda.jit(function(k)) for key, k in program.kernels.items()}
         self.persistent = {name: cuda.to_device(np.ascontiguousarray(a).reshape(-1)) for name, a in persistent.items()}
-        self.constants = {name: cuda.to_device(np.frombuffer(data, np.uint8)) for name, data in constants.items()}
+        for b in program.packed:
+            self.persistent[b.name] = cuda.to_device(np.zeros(math.prod(b.shape), DType(b.dtype).numpy))
+        self.constants = {name: cuda.to_device(np.frombuffer(data, np.uint8).copy()) for name, data in constants.items()}
+        self.prepared = False  # whether the prologue has run
 
     def __call__(self, inputs: Mapping[str, np.ndarray[Any, Any]], settings: Mapping[str, float | int], batch: int = 1) -> dict[str, Any]:
         """The outputs by name."""
         plan = self.program.plan
         arena = cuda.to_device(np.zeros(max(1, plan.arena_bytes(batch)), np.uint8))
         arrays = [self._array(b, arena, inputs, settings, batch) for b in plan.buffers]
-        for step in plan.steps:
+        for step in (*(() if self.prepared else plan.prologue), *plan.steps):
             kernel = self.program.kernels[step.kernel]
             grid, block = kernel.launch.at(batch)
             self.kernels[step.kernel][grid, block](*(arrays[n] for n, _ in step.args), batch)
+        self.prepared = True
         outputs = {}
         for port in plan.outputs:
             shape = concrete(port.shape, batch)

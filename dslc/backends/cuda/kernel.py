@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
-from dslc.ir.plan import ProgramPlan
+from dslc.ir.plan import PersistentPlan, ProgramPlan
 from dslc.ir.types import DType
 
 BATCH = "batch"
@@ -50,11 +50,12 @@ class CudaProgram:
     """The kernels of a program by key, and the plan of its memory and steps; a step's `kernel` is a key.
 
     `plan` is the same as the CPU's: one arena at constant offsets (times the batch for the part that grows with it). Steps run in order on
-    one stream, so its barriers say nothing here.
+    one stream, so its barriers say nothing here. `packed` are the buffers that its prologue fills.
     """
 
     kernels: Mapping[str, CudaKernel]
     plan: ProgramPlan
+    packed: tuple[PersistentPlan, ...]
 
     @property
     def name(self) -> str:

@@ -13,8 +13,8 @@ from dslc.backends.cuda.expressions import NotCovered
 from dslc.backends.cuda.kernel import CudaKernel, CudaProgram
 from dslc.diagnostics import Diagnostic, DiagnosticError, Note
 from dslc.ir.loops import LoopProgram
-from dslc.lowering.lower import Lowered, Step
 from dslc.lowering.plan import plan_program
+from dslc.lowering.steps import Lowered, Step
 
 
 def emit_step(step: Step) -> CudaKernel:
@@ -37,7 +37,7 @@ def emit_program(lowered: Lowered, sources: Mapping[str, str] | None = None) -> 
         kernels[kernel.key] = kernel
     if refused:
         raise DiagnosticError(*dict.fromkeys(refused), sources=sources)
-    return CudaProgram(kernels, plan_program(lowered, names))
+    return CudaProgram(kernels, *plan_program(lowered, names))
 
 
 def _refusal(step: Step, reason: str) -> Diagnostic:
