@@ -15,8 +15,9 @@ from dslc.backends.cpu.target import Target, host_target, kernel_sources
 from dslc.ir.graph import Graph
 from dslc.ir.module import Module, Program
 from dslc.ir.plan import ConstantPlan, ExecutablePlan, KernelPlan, PersistentPlan, ProgramPlan
-from dslc.lowering.lower import Lowered, lower
+from dslc.lowering.lower import lower
 from dslc.lowering.plan import plan_program
+from dslc.lowering.steps import Lowered
 from dslc.options import Options
 from dslc.transforms.autodiff import differentiate
 from dslc.transforms.bind import bind

@@ -8,7 +8,7 @@ from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.loops import ARITHMETIC, Binary, Expr, For, LoopProgram, Reduce, Stmt, Store, Unary
 from dslc.lowering.contraction import Contraction
-from dslc.lowering.lower import Lowered, Step
+from dslc.lowering.steps import Lowered, Step
 
 
 def program_flops(lowered: Lowered) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from dslc.api.figures import step_flops
 from dslc.backends.cpu.build import KernelSource, Workers
 from dslc.backends.cpu.target import host_target
 from dslc.ir.plan import BufferPlan, ExecutablePlan, KernelPlan, ProgramPlan, StepPlan, concrete, scales
-from dslc.lowering.lower import Step
+from dslc.lowering.steps import Step
 from dslc.options import Options
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dslc.ir.loops import LoopProgram
     from dslc.ir.module import Module
     from dslc.lowering.contraction import Contraction
-    from dslc.lowering.lower import Step
+    from dslc.lowering.steps import Step
 
 STAGES = ("graph", "clusters", "loops", "kernels", "memory", "asm")
 

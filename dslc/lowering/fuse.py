@@ -168,6 +168,15 @@ def _base(value: Value, producer: Mapping[Value, Op], shapes: Mapping[Op, Shape]
     return value
 
 
+def base_chain(value: Value, producer: Mapping[Value, Op]) -> list[Value]:
+    """A value and what it is a view of, down to the value that is computed."""
+    chain = [value]
+    while value in producer and producer[value].kind != "constant" and not is_contraction(producer[value]) and shape_of(producer[value]).view:
+        value = producer[value].inputs[0]
+        chain.append(value)
+    return chain
+
+
 def _chain_costs(graph: Graph, shapes: Mapping[Op, Shape]) -> dict[Value, float]:
     """Scalar operations for one element of each value if everything before it were inlined."""
     work: dict[Value, float] = dict.fromkeys(graph.inputs, 0.0)

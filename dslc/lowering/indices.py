@@ -196,6 +196,23 @@ def walk(e: Expr) -> Iterator[Expr]:
         stack.extend((c, False) for c in reversed(children(node)))
 
 
+def walk_outside_reduce(e: Expr) -> Iterator[Expr]:
+    """Nodes in order, operands first; what stands inside a Reduce is left to the loop that it becomes."""
+    seen: set[int] = set()
+    stack: list[tuple[Expr, bool]] = [(e, False)]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            yield node
+            continue
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        stack.append((node, True))
+        if not isinstance(node, Reduce):
+            stack.extend((c, False) for c in reversed(children(node)))
+
+
 def rewrite(e: Expr, change: Callable[[Expr], Expr]) -> Expr:
     """Bottom-up: operands first, then `change` of the node; shared nodes stay shared."""
     done: dict[int, Expr] = {}

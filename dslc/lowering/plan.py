@@ -10,8 +10,8 @@ from dslc.ir.graph import Value
 from dslc.ir.module import PortKind
 from dslc.ir.plan import BufferPlan, Extent, PersistentPlan, PortPlan, ProgramPlan, StepPlan
 from dslc.ir.types import TensorType
-from dslc.lowering.lower import Lowered, Place, Step
 from dslc.lowering.memory import Interval, aligned, assign
+from dslc.lowering.steps import Lowered, Place, Step
 
 
 @dataclass(frozen=True, slots=True)

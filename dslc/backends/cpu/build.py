@@ -63,7 +63,7 @@ class Workers:
                     bufsize=1,
                     env=_environment(),
                     start_new_session=True,
-                )  # fmt: skip
+                )
             )
 
     def compile(self, sources: Mapping[str, KernelSource], done: Callable[[str, Built], None] | None = None) -> dict[str, Built]:

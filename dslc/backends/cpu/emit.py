@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from dslc.backends.cpu.vocabulary import COMPARISONS, FUNCTIONS, OPERATORS, constant_text, identity
 from dslc.ir import dims
 from dslc.ir.dims import Dim, Quotient
 from dslc.ir.loops import (
@@ -31,17 +32,9 @@ from dslc.ir.loops import (
     Unary,
 )
 from dslc.ir.types import DType
-from dslc.lowering.indices import children, coefficient, walk
+from dslc.lowering.indices import children, coefficient, walk, walk_outside_reduce
 
 LANES = 16  # canonical lanes of a reduction
-OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
-COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-FUNCTIONS = {
-    "exp": "vexp", "log": "vlog", "sqrt": "vsqrt", "rsqrt": "vrsqrt", "tanh": "vtanh", "sigmoid": "vsigmoid", "erf": "verf",
-    "sin": "vsin", "cos": "vcos", "floor": "vfloor", "ceil": "vceil", "round": "vrint", "abs": "vabs",
-    "max": "vmax", "min": "vmin", "pow": "vpow", "floordiv": "ifloordiv", "mod": "imod",
-}  # fmt: skip
-
 
 @dataclass
 class Scope:
@@ -486,23 +479,6 @@ class Emitter:
         return f"{prefix}{self.counter}"
 
 
-def walk_outside_reduce(e: Expr) -> Iterator[Expr]:
-    """Nodes in order, operands first; what stands inside a Reduce is left to the loop that it becomes."""
-    seen: set[int] = set()
-    stack: list[tuple[Expr, bool]] = [(e, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
-            continue
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        stack.append((node, True))
-        if not isinstance(node, Reduce):
-            stack.extend((c, False) for c in reversed(children(node)))
-
-
 def dim_text(d: Dim) -> str:
     """An index as a Python expression."""
     return str(d)
@@ -510,30 +486,6 @@ def dim_text(d: Dim) -> str:
 
 def _factor(text: str) -> str:
     return text if text.isidentifier() or text.isdigit() else f"({text})"
-
-
-def constant_text(e: Const) -> str:
-    if e.dtype == DType.BOOL:
-        return "True" if e.value else "False"
-    if e.dtype.floating:
-        value = float(e.value)
-        if value != value:
-            return "nan"
-        if value in (float("inf"), float("-inf")):
-            return "inf" if value > 0 else "-inf"
-        return repr(value)
-    return str(int(e.value))
-
-
-def identity(op: str, dtype: DType) -> str:
-    """The vector that a reduction starts from."""
-    if op == "add":
-        return f"splat_{dtype.value}({'0.0' if dtype.floating else '0'})"
-    low = {"u8": "0", "i32": str(-(2**31)), "i64": str(-(2**63)), "bool": "False"}
-    high = {"u8": "255", "i32": str(2**31 - 1), "i64": str(2**63 - 1), "bool": "True"}
-    if dtype.floating:
-        return f"splat_{dtype.value}({'-inf' if op == 'max' else 'inf'})"
-    return f"splat_{dtype.value}({(low if op == 'max' else high)[dtype.value]})"
 
 
 def emit(program: LoopProgram, width: int, name: str = "kernel") -> str:

@@ -10,7 +10,8 @@ from dslc.backends.cpu.build import KernelSource
 from dslc.backends.cpu.contract import emit as emit_contraction
 from dslc.backends.cpu.emit import emit
 from dslc.ir.loops import LoopProgram
-from dslc.lowering.lower import Lowered, tiled
+from dslc.lowering.prepare import tiled
+from dslc.lowering.steps import Lowered
 from dslc.options import Options
 
 BACKEND_VERSION = 1  # raised when generated code changes without its source text changing
