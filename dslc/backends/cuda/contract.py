@@ -139,7 +139,7 @@ class ContractionWriter(Writer):
                 self._steps(loops[1:], total, at | {name: axis})
             return
         x, y = (_sum(o, *(_times(name, _stride(axis, o)) for name, axis in at.items())) for o in ("a", "b"))
-        self.line(f"{total} = fma(p{self.words[0]}[{x}], p{self.words[1]}[{y}], {total})")
+        self.line(f"{total} = fma_{self.dtype}(p{self.words[0]}[{x}], p{self.words[1]}[{y}], {total})")
 
     # ---- the epilogue ----
 

@@ -22,7 +22,8 @@ from numba import config, cuda, types
 from numba.cuda import libdevice
 
 from dslc.backends.cuda.kernel import CudaKernel, CudaProgram, Figures
-from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.backends.cuda.target import no_compiler, no_device
+from dslc.diagnostics import DiagnosticError
 from dslc.ir.plan import BufferPlan, concrete
 from dslc.ir.types import DType
 
@@ -37,6 +38,8 @@ TYPES = {
     DType.BOOL: types.boolean,
 }
 LIBRARY = {
+    "fma_f32": "fmaf_rn",
+    "fma_f64": "fma_rn",
     "mul_f32": "fmul_rn",
     "mul_f64": "dmul_rn",
     "sqrt_f32": "fsqrt_rn",
@@ -112,7 +115,7 @@ def _simulated_vocabulary() -> dict[str, Any]:
     def bits(kind: Any) -> Callable[[Any], Any]:
         return lambda x: x.view(kind)
 
-    made: dict[str, Any] = {"device": lambda f: f, "fma": exact_fma}
+    made: dict[str, Any] = {"device": lambda f: f, "fma_f32": exact_fma, "fma_f64": exact_fma}
     for t in (np.float32, np.float64):
         name = "f32" if t is np.float32 else "f64"
         made[f"mul_{name}"] = lambda x, y: x * y
@@ -130,7 +133,7 @@ def namespace() -> dict[str, Any]:
         return made | _simulated_vocabulary()
     made |= {name: getattr(libdevice, function) for name, function in LIBRARY.items()}
     # inlined while Numba types the kernel: a device function by itself would be compiled for the GPU at hand, and there may be none
-    return made | {"device": cuda.jit(device=True, inline="always"), "fma": cuda.fma}
+    return made | {"device": cuda.jit(device=True, inline="always")}
 
 
 def function(kernel: CudaKernel) -> Any:
@@ -150,9 +153,7 @@ def _signature(kernel: CudaKernel) -> Any:
 def ptx(kernel: CudaKernel, capability: tuple[int, int]) -> str:
     """PTX of a kernel for a compute capability. Raises DiagnosticError (DL0812) without the compiler."""
     if not can_compile():
-        raise DiagnosticError(
-            Diagnostic("DL0812", "the CUDA compiler is not installed", hint="pip install 'dslc[cuda]' brings it; it needs no GPU")
-        )
+        raise DiagnosticError(no_compiler())
     text, _ = cuda.compile(function(kernel), _signature(kernel), device=False, abi="numba", cc=capability, output="ptx")
     return str(text)
 
@@ -204,9 +205,7 @@ class Runner:
 
     def __init__(self, program: CudaProgram, persistent: Mapping[str, np.ndarray[Any, Any]], constants: Mapping[str, bytes]):
         if not can_run():
-            raise DiagnosticError(
-                Diagnostic("DL0811", "there is no CUDA device to run on", hint="compile for the CPU (`--target cpu`), or run where a GPU is")
-            )
+            raise DiagnosticError(no_device())
         self.program = program
         self.kernels = {key: cuda.jit(function(k)) for key, k in program.kernels.items()}
         self.persistent = {name: cuda.to_device(np.ascontiguousarray(a).reshape(-1)) for name, a in persistent.items()}

@@ -17,7 +17,6 @@ from dslc.ir.types import DType
 
 NAMES = {str(F32): "f32", str(F64): "f64", str(I32): "i32", str(I64): "i64", str(I1): "bool"}
 ELEMENTS = {"f32": F32, "f64": F64, "i32": I32, "i64": I64, "bool": I1}
-CALLS = {"fabs": "fabs", "rint": "rint", "floor": "floor", "ceil": "ceil", "copysign": "copysign", "sqrt": "sqrt"}
 
 
 @dataclass
@@ -155,11 +154,8 @@ class Scalar:
         return self.trace.add(f"i64({name}[{self.text}])", "i64")
 
     def call(self, name: str, *others: Any) -> Scalar:
-        if name == "fma":
-            arguments = ", ".join([self.text, *(self._other(o) for o in others)])
-            return self.trace.add(f"fma({arguments})", self.name)
         arguments = ", ".join([self.text, *(self._other(o) for o in others)])
-        return self.trace.add(f"{CALLS[name]}_{self.name}({arguments})", self.name)
+        return self.trace.add(f"{name}_{self.name}({arguments})", self.name)
 
     def fma(self, factor: Any, addend: Any) -> Scalar:
         return self.call("fma", factor, addend)

@@ -1,7 +1,7 @@
 """The CUDA back end as the compiler sees it: kernels and launches of a lowered program, or a refusal that names what is not covered.
 
-The probe covers loop programs and contractions in general; of the operators' functions it leaves out those whose formula is more
-than a straight line (sin, cos).
+Loop programs and contractions are covered in general. What is not: sums over lanes inside loops that threads share, and expressions
+that this printer does not know.
 """
 
 from __future__ import annotations
@@ -41,11 +41,22 @@ def emit_program(lowered: Lowered, sources: Mapping[str, str] | None = None) -> 
 
 
 def _refusal(step: Step, reason: str) -> Diagnostic:
-    operators = step.label.replace("+", ", ")
+    *most, last = step.label.split("+")
+    operators, verb = (f"{', '.join(most)} and {last}", "need") if most else (last, "needs")
     return Diagnostic(
         "DL0810",
-        f"the CUDA back end does not cover {reason}, which {operators} needs",
+        f"{operators} {verb} {reason}, which the CUDA back end does not cover",
         step.span,
         (Note("the kernel is made from the operators that are fused here"),) if "+" in step.label else (),
         "compile for the CPU: --target cpu",
     )
+
+
+def no_device() -> Diagnostic:
+    """Why a program for CUDA does not run here."""
+    return Diagnostic("DL0811", "there is no CUDA device to run on", hint="compile for the CPU (--target cpu), or run where a GPU and its driver are")
+
+
+def no_compiler() -> Diagnostic:
+    """Why there is no PTX."""
+    return Diagnostic("DL0812", "the CUDA compiler is not installed", hint="pip install 'dslc[cuda]' brings it; it needs no GPU")
