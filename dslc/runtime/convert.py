@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import difflib
 import struct
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -101,7 +102,8 @@ def convert(name: str, dtype: str, value: Any) -> Array:
 
 
 def _as_array(name: str, value: Any) -> Array:
-    if isinstance(value, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # who has a masked array has imported it, and nobody else pays for that
+    if masked is not None and isinstance(value, masked.MaskedArray):
         raise refuse("DL0656", f"`{name}` is a masked array", "fill it: `array.filled(0)`")
     if isinstance(value, np.ndarray):
         return value
