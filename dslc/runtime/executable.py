@@ -12,8 +12,9 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from dslc.runtime import loader
 from dslc.runtime.arena import Arena
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array, Scalar, address_of, check_shape, convert, did_you_mean, refuse, show_array
-from dslc.runtime.job import BATCH_WORD, PROFILE_WORD, Job
+from dslc.runtime.job import BATCH_WORD, PROFILE_WORD, THREADS_WORD, Choice, Job
 from dslc.runtime.pool import Pool, shared_pool, thread_count
 
 Inputs = Mapping[str, Any]
@@ -163,6 +164,9 @@ class Program:
         self._batch = self._capacity = 0  # what the tables were written for
         self._generation = -1
         self._addresses: dict[int, int] = {}
+        self._choices: dict[int, Choice] = {}
+        self._choice = Choice()
+        self._alone = self._profiling = False
 
     def __call__(
         self, inputs: Inputs, settings: Inputs | None = None, out: Mapping[str, Array] | None = None, batch: int = 0
@@ -209,10 +213,13 @@ class Program:
         times = np.zeros((len(self.plan.steps), threads, 2), np.int64)
         with self.executable.lock:
             self._job.words[PROFILE_WORD] = address_of(times)
+            self._profiling = True
+            self._set_alone(False)
             try:
                 self(inputs, settings, None, batch)
             finally:
                 self._job.words[PROFILE_WORD] = 0
+                self._profiling = False
         rows = []
         for number, step in enumerate(self.plan.steps):
             ran = times[number][times[number, :, 1] > 0]
@@ -331,11 +338,31 @@ class Program:
             self._check(run(self._prologue.address), self._prologue)
             self._prologue_version = executable.version
         if not self._job.empty:
-            error = run(self._job.address)
+            error = run(self._job.address) if executable.threads == 1 or self._profiling else self._run_shared(run)
             if error:
                 self._check(error, self._job)
         if self.plan.writes:
             executable.version += 1
+
+    def _run_shared(self, run: Callable[[int], int]) -> int:
+        """The job on the pool, or on this thread alone where that turned out faster."""
+        choice, job = self._choice, self._job
+        alone = choice.alone
+        if alone != self._alone:
+            self._set_alone(alone)
+        if alone:
+            run = self.executable.pool.alone
+        if not choice.testing:
+            choice.count()
+            return run(job.address)
+        begin = time.perf_counter()
+        error = run(job.address)
+        choice.note(time.perf_counter() - begin)
+        return error
+
+    def _set_alone(self, alone: bool) -> None:
+        self._alone = alone
+        self._job.words[THREADS_WORD] = 1 if alone else self.executable.threads
 
     def _check(self, error: int, job: Job) -> None:
         if error:
@@ -365,6 +392,7 @@ class Program:
         for job in (self._job, self._prologue):
             job.words[BATCH_WORD] = batch
         self._batch, self._capacity, self._generation = batch, capacity, generation
+        self._choice = self._choices.setdefault(batch, Choice())
 
     def _find(self, capacity: int) -> dict[int, int]:
         """Where each buffer is, but for inputs and outputs."""

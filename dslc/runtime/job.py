@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from dslc.ir.plan import IMMEDIATE, ProgramPlan, StepPlan
 from dslc.runtime.pool_code import BARRIER, JOB_HEADER_WORDS, ROW_HEADER_WORDS, SERIAL
 
-BATCH_WORD, PROFILE_WORD = 1, 2
+THREADS_WORD, BATCH_WORD, PROFILE_WORD = 0, 1, 2
+TRIALS = 7
+TRY_ALONE_BELOW = 150e-6  # seconds: above it, meeting at barriers costs nothing that matters
+DECIDED_FOR = 10_000  # calls until the machine is asked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,39 @@ class Job:
             at = address(buffer)
             if at is not None:
                 self.place(buffer, at)
+
+
+class Choice:
+    """Whether a job is faster on the caller's thread alone: for a few microseconds of work, meeting the others costs more than they do.
+
+    The first calls try the pool, then the caller alone, and the median decides, until it is tried again much later. Results do not
+    depend on it, since the split into shares never changes them.
+    """
+
+    __slots__ = ("alone", "left", "testing", "times")
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.alone, self.testing, self.left = False, True, 2 * TRIALS
+        self.times: tuple[list[float], list[float]] = ([], [])
+
+    def note(self, seconds: float) -> None:
+        """A call took so long; only while `testing`."""
+        self.times[self.alone].append(seconds)
+        if len(self.times[0]) == TRIALS:
+            pooled = sorted(self.times[0])[TRIALS // 2]
+            self.alone = pooled < TRY_ALONE_BELOW
+            if not self.alone or len(self.times[1]) == TRIALS:
+                self.alone = self.alone and sorted(self.times[1])[TRIALS // 2] < pooled
+                self.testing, self.left = False, DECIDED_FOR
+
+    def count(self) -> None:
+        """A call was made with what was decided."""
+        self.left -= 1
+        if self.left <= 0:
+            self._begin()
 
 
 def group_steps(steps: Sequence[StepPlan]) -> list[list[StepPlan]]:

@@ -128,7 +128,8 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
 
 
 class Pool:
-    """`run(job address)` runs a job (see `pool_code.py`) and returns 0 or its error word.
+    """`run(job address)` runs a job (see `pool_code.py`) and returns 0 or its error word; `alone` does so on the caller's thread,
+    for a job whose first word says one thread.
 
     Workers start with the first job. Jobs of several Python threads run one after the other. A worker that cannot be started is done
     without; after a fork the child's pool starts its own. `run` is to be looked up anew for each call.
@@ -143,6 +144,7 @@ class Pool:
         self._keep: list[Any] = []
         self._lock = threading.Lock()
         pool_library(cache)
+        self.alone: Callable[[int], int] = _function("dslc_alone", ctypes.c_int64, ctypes.c_void_p)
         self._reset()
         _pools.add(self)
 
@@ -151,7 +153,7 @@ class Pool:
         self._lock = threading.Lock()
         self._handles = []
         self.started = 0
-        self.run = _function("dslc_alone", ctypes.c_int64, ctypes.c_void_p) if self.threads == 1 else self._run_first
+        self.run = self.alone if self.threads == 1 else self._run_first
 
     def _run_first(self, job: int) -> int:
         with self._lock:

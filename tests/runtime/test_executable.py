@@ -24,7 +24,7 @@ from dslc.ir.plan import KernelPlan, StepPlan
 from dslc.runtime.arena import Arena
 from dslc.runtime.convert import Scalar, address_of, convert
 from dslc.runtime.executable import Executable, Program, aligned_zeros
-from dslc.runtime.job import group_steps
+from dslc.runtime.job import DECIDED_FOR, TRIALS, Choice, group_steps
 
 HERE = Path(__file__).parent
 W = np.arange(1, 5, dtype=np.float32)
@@ -474,6 +474,35 @@ def test_serial_groups_are_merged() -> None:
     assert [len(g) for g in group_steps([serial, serial, split, together, split, serial, serial])] == [2, 1, 2, 2]
     assert [len(g) for g in group_steps([split, together])] == [1, 1]
     assert group_steps([]) == []
+
+
+def test_small_jobs_run_where_they_are_faster() -> None:
+    fast_alone, fast_shared, long = Choice(), Choice(), Choice()
+    for _ in range(2 * TRIALS):
+        assert fast_alone.testing
+        fast_alone.note(9e-6 if fast_alone.alone else 20e-6)
+        fast_shared.note(30e-6 if fast_shared.alone else 20e-6)
+    for _ in range(TRIALS):
+        assert not long.alone
+        long.note(1e-3)
+    assert (fast_alone.testing, fast_shared.testing, long.testing) == (False, False, False)
+    assert (fast_alone.alone, fast_shared.alone, long.alone) == (True, False, False)
+    for _ in range(DECIDED_FOR):
+        assert not fast_alone.testing
+        fast_alone.count()
+    assert fast_alone.testing
+
+
+def test_results_do_not_depend_on_the_choice() -> None:
+    made = executable(3)
+    call, x = made.program("forward"), batch_of(10)
+    seen = set()
+    for i in range(4 * TRIALS):
+        assert np.array_equal(call({"x": x})["y"], expected(x))
+        seen.add(call._alone)
+        if i == TRIALS:
+            call.profile({"x": x})
+    assert seen == {False, True}
 
 
 def test_scalar_packs_in_place() -> None:
