@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 from dslc.ir.dims import Dim, DimExpr, substitute
 from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Store, Unary
@@ -20,6 +21,11 @@ from dslc.ir.types import DType
 CHUNK = 768
 """The longest run of fma into one accumulator. Chunk sums are added in order: the rounding error grows with the root of
 this length, not of the whole reduction."""
+CHUNK_OF_EXAMPLES = 256
+"""The same for sums over the run-time batch (weight gradients): what a chunk reads of both operands stays in the first-level
+cache while all tiles use it."""
+CHUNK_OF_LANES = 64
+"""The same in dot form, in steps of 16 lanes."""
 
 FINISHED = Acc(DType.F32)
 
@@ -240,14 +246,17 @@ def order_reduction(c: Contraction, dot: Axis | None, vector_is_a: bool) -> Redu
     axes = sorted((a for a in c.reductions if a is not dot), key=key, reverse=True)
     inside = [dot] if dot else []
     steps = -(-_static(dot) // 16) if dot else 1
-    while axes and axes[-1].extent is not None and steps * axes[-1].extent <= CHUNK:
+    longest = CHUNK
+    if any(a.extent is None for a in axes) or steps * prod(_static(a) for a in axes) > CHUNK:
+        longest = CHUNK_OF_LANES if dot else CHUNK_OF_EXAMPLES if any(a.extent is None for a in axes) else CHUNK
+    while axes and axes[-1].extent is not None and steps * axes[-1].extent <= longest:
         steps *= axes[-1].extent
         inside.insert(0, axes.pop())
     if not axes:
         if inside and not dot:  # the outermost loop inside is the cut axis, in one block
             return Reduction((), inside[0], _static(inside[0]), tuple(inside[1:]))
         return Reduction((), None, 1, tuple(inside))
-    cut, block = axes[-1], max(1, CHUNK // steps)
+    cut, block = axes[-1], max(1, longest // steps)
     if cut.extent is not None:
         block = -(-cut.extent // -(-cut.extent // block))
     return Reduction(tuple(axes[:-1]), cut, block, tuple(inside))

@@ -307,7 +307,7 @@ def _cycles(
                 step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
                 step = max(step, wide * width * c.dtype.size / each / from_l2)
-                end = count * (2.0 + stored) if roles.dot is None else 5.0 * row * column
+                end = count * (2.0 + stored) if roles.dot is None else 4.0 * row * column + 10
                 total += v_count * r_count * c_count * (steps * step + chunks * (end + TILE_CYCLES))
                 variants.add((vectors, row, column))
     return around * total * (1 + 0.01 * len(variants))
@@ -335,7 +335,7 @@ def _sizes(tiled: tuple[Tiled, ...]) -> dict[int, int]:
 def _split_loads(c: Contraction, roles: _Roles, lanes: Tiled | None, width: int) -> float:
     """Load slots that a vector takes: nearly two where it straddles cache lines."""
     if roles.dot is not None:
-        return 1.0 if (roles.dot.extent or 0) % LANES == 0 else 1.5
+        return 1.0 if (roles.dot.extent or 0) % LANES == 0 else 1.8
     assert lanes is not None
     if _stride(lanes.axis, roles.vector) != 1:
         return 1.0 if _stride(lanes.axis, roles.vector) == 0 else float(width)

@@ -209,6 +209,13 @@ def memory_functions(element: Element, width: int) -> dict[str, Any]:
         lambda b, p, i, v, n: memory.store(b, place(b, p, i), into(b, v), mask(b, n)),
         "Elements i .. i+n-1 = the first n lanes of v.",
     )
+    define(
+        "vstore_last",
+        types.void,
+        (pointer, index, lanes, count),
+        lambda b, p, i, v, n: memory.store(b, place(b, p, i), into(b, v), b.not_(mask(b, b.sub(ir.Constant(I64, width), n)))),
+        "Elements i+W-n .. i+W-1 = the last n lanes of v.",
+    )
     define("vbroadcast", lanes, (pointer, index), broadcast, "All lanes = element i.")
     define(
         "vload_stride",

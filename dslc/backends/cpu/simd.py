@@ -59,6 +59,7 @@ from dslc.backends.cpu.lanes import (
     splat,
 )
 from dslc.backends.cpu.memory import first_lanes, memory_functions
+from dslc.backends.cpu.trees import tree_functions
 
 # A generated kernel raises nothing and divides integers as NumPy does; no fast-math flag.
 EXACT: dict[str, Any] = {"error_model": "numpy", "nogil": True, "boundscheck": False}
@@ -445,6 +446,8 @@ def _vectors(width: int) -> dict[str, Any]:
             made[f"{name}_{element.name}"] = _reduction(name, element, width, partial(_larger(sign), kind))
         if kind != "b":
             made[f"reduce_add_{element.name}"] = _reduction("reduce_add", element, width, operator.add)
+        if kind == "f":
+            made |= tree_functions(element, width)
     for name in ("i32", "i64"):
         made[f"iota_{name}"] = _iota(ELEMENTS[name], width)
     made["reduce_any"] = _reduction("reduce_any", ELEMENTS["bool"], width, operator.or_)

@@ -91,6 +91,18 @@ def _closes_last(text: str) -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A vector of finished sums: where its first lane lies in the tile (index along each tiled axis), and along which axis its
+    first `count` lanes run. The first `known` of them belong to the vector before it and are not stored."""
+
+    name: str
+    index: tuple[tuple[str, int], ...]
+    lanes: str
+    count: int
+    known: int = 0
+
+
 class TilePrinter:
     """Prints one tile function of a schedule."""
 
@@ -168,8 +180,11 @@ class TilePrinter:
             step = f"v * {LANES}" if full > 1 else "0"
             self._pointers({o: _sum(t, step) for o, t in offsets.items()}, depth + (full > 1))
             self._dot_step(LANES, depth + (full > 1))
-        if left:
-            self._pointers({o: _sum(t, str(full * LANES)) for o, t in offsets.items()}, depth)
+        if left and full:  # the last 16 elements once more, without those that are in the sum already
+            self._pointers({o: _sum(t, str(full * LANES + left - LANES)) for o, t in offsets.items()}, depth)
+            self._dot_step(LANES, depth, skip=LANES - left)
+        elif left:
+            self._pointers(offsets, depth)
             self._dot_step(left, depth)
 
     def _pointers(self, offsets: dict[str, str], depth: int) -> None:
@@ -184,7 +199,8 @@ class TilePrinter:
         for q, column in enumerate(self.columns):
             base = sum(n * s.stride(t.axis, s.vector) for n, t in zip(column, s.columns, strict=True))
             for v in range(self.vectors):
-                load = self._load(self.type, s.vector, base + v * s.width * lane_stride, lane_stride, v)
+                start, count, _ = self._vector(v)
+                load = self._load(self.type, s.vector, base + start * lane_stride, lane_stride, count)
                 self._say(f"v{q * self.vectors + v} = {load}", depth)
         for i, row in enumerate(self.rows):
             at = sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True))
@@ -193,12 +209,15 @@ class TilePrinter:
                 if r == i:
                     self._say(f"c{i}_{j} = fma(x, v{j}, c{i}_{j})", depth)
 
-    def _dot_step(self, lanes: int, depth: int) -> None:
+    def _dot_step(self, lanes: int, depth: int, skip: int = 0) -> None:
+        """One step of the first `lanes` canonical lanes; the first `skip` of them stay as they are."""
         s = self.s
         for h in range(self.parts):
-            here = min(s.width, lanes - h * s.width)
+            here, kept = min(s.width, lanes - h * s.width), skip - h * s.width
             if here <= 0:
                 break
+            if kept >= s.width:
+                continue
             part = "" if here == s.width else "_part"
             count = "" if here == s.width else f", {here}"
             suffix = "" if self.parts == 1 else f"_{h}"
@@ -209,14 +228,26 @@ class TilePrinter:
                 at = sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True)) + h * s.width
                 self._say(f"x = vload{part}_{self.type}({s.scalar}, {at}{count})", depth)
                 for j in range(len(self.columns)):
-                    self._say(f"c{i}_{j}{suffix} = fma(x, v{j}, c{i}_{j}{suffix})", depth)
+                    c = f"c{i}_{j}{suffix}"
+                    step = f"fma(x, v{j}, {c})"
+                    self._say(f"{c} = {step}" if kept <= 0 else f"{c} = where(first_lanes({kept}), {c}, {step})", depth)
 
-    def _lanes_of(self, v: int) -> int:
-        """Valid lanes of the v-th vector of a column."""
-        return 1 if self.s.lanes is None else min(self.s.width, self.variant.lanes - v * self.s.width)
+    def _vector(self, v: int) -> tuple[int, int, int]:
+        """First element, valid lanes, and lanes that the vector before it has already, of the v-th vector of a column.
 
-    def _load(self, dtype: str, pointer: str, at: int, stride: int, v: int) -> str:
-        n = self._lanes_of(v)
+        A tail moves back to end with the axis where there is room for a whole vector: whole loads are cheaper than partial ones.
+        """
+        assert self.s.lanes is not None
+        width, axis = self.s.width, self.s.lanes.axis
+        left = self.variant.lanes - v * width
+        if left >= width:
+            return v * width, width, 0
+        strides = [axis.c, *(coefficient(store.address, axis.name) for store in self.c.also)]
+        if (axis.extent or 0) >= width and all(stride == 1 for stride in strides):
+            return self.variant.lanes - width, width, width - left
+        return v * width, left, 0
+
+    def _load(self, dtype: str, pointer: str, at: int, stride: int, n: int) -> str:
         if stride == 0 or n == 1:
             return f"vbroadcast_{dtype}({pointer}, {at})"
         part, count = ("", "") if n == self.s.width else ("_part", f", {n}")
@@ -224,8 +255,10 @@ class TilePrinter:
             return f"vload{part}_{dtype}({pointer}, {at}{count})"
         return f"vload_stride{part}_{dtype}({pointer}, {at}, {stride}{count})"
 
-    def _store(self, dtype: str, pointer: str, at: int, stride: int, v: int, value: str) -> str:
-        n = self._lanes_of(v)
+    def _store(self, dtype: str, pointer: str, r: Result, strides: dict[str, int], value: str) -> str:
+        (at, stride), n = _place(r, strides), r.count
+        if r.known:
+            return f"vstore_last_{dtype}({pointer}, {at}, {value}, {n - r.known})"
         part, count = ("", "") if n == self.s.width else ("_part", f", {n}")
         if stride == 1 or n == 1:
             return f"vstore{part}_{dtype}({pointer}, {at}, {value}{count})"
@@ -233,64 +266,84 @@ class TilePrinter:
 
     # ---- the end of a chunk
 
-    def _finish(self) -> None:
-        arguments = chunk_arguments(self.s)
-        if self.s.dot is not None:
+    def _results(self) -> list[Result]:
+        """The finished sums; in dot form this prints the trees that add the lanes."""
+        if self.s.dot is None:
+            assert self.s.lanes is not None
+            made = []
             for i, j in self.accumulators:
-                self._say(f"c{i}_{j} = reduce_add_{self.type}({', '.join(self._names(i, j))})")
+                q, v = divmod(j, self.vectors)
+                start, count, known = self._vector(v)
+                index = (*self._index(i, q), (self.s.lanes.axis.name, start))
+                made.append(Result(f"c{i}_{j}", index, self.s.lanes.axis.name, count, known))
+            return made
+        tiled = [(t.axis, n) for t, n in zip((*self.s.rows, *self.s.columns), (*self.variant.rows, *self.variant.columns), strict=True)]
+        if not tiled:
+            self._say(f"c0_0 = reduce_add_{self.type}({', '.join(self._names(0, 0))})")
+            return [Result("c0_0", (), "", 1)]
+        along = max(tiled, key=lambda item: (item[1] > 1 and item[0].c == 1, item[1]))[0].name
+        groups: dict[tuple[tuple[str, int], ...], list[tuple[int, int]]] = {}
+        for i, j in self.accumulators:
+            groups.setdefault(tuple(p for p in self._index(i, j) if p[0] != along), []).append((i, j))
+        made = []
+        for members in groups.values():
+            for start in range(0, len(members), self.s.width):
+                chunk = members[start : start + self.s.width]
+                name = f"c{chunk[0][0]}_{chunk[0][1]}"
+                function = "reduce_add" if len(chunk) == 1 else f"reduce_add_{len(chunk)}"
+                self._say(f"{name} = {function}_{self.type}({', '.join(n for i, j in chunk for n in self._names(i, j))})")
+                made.append(Result(name, self._index(*chunk[0]), along, len(chunk)))
+        return made
+
+    def _index(self, i: int, q: int) -> tuple[tuple[str, int], ...]:
+        """The position of row i and column q along each tiled axis."""
+        names = [t.axis.name for t in (*self.s.rows, *self.s.columns)]
+        return tuple(zip(names, (*self.rows[i], *self.columns[q]), strict=True))
+
+    def _finish(self) -> None:
+        arguments, results = chunk_arguments(self.s), self._results()
+        strides = {a.name: a.c or 0 for a in self.c.outputs}
         depth = 1
         if self.c.accumulate or "begun" in arguments:
             if not self.c.accumulate:
                 self._say("if begun != 0:")
                 depth = 2
-            for i, j in self.accumulators:
-                at, stride = self._output(i, j)
-                self._say(f"c{i}_{j} = {self._load(self.type, 'C', at, stride, j % self.vectors)} + c{i}_{j}", depth)
+            for r in results:
+                self._say(f"{r.name} = {self._load(self.type, 'C', *_place(r, strides), r.count)} + {r.name}", depth)
         if "last" in arguments:
             self._say("if last == 0:")
-            for i, j in self.accumulators:
-                at, stride = self._output(i, j)
-                self._say(self._store(self.type, "C", at, stride, j % self.vectors, f"c{i}_{j}"), 2)
+            for r in results:
+                self._say(self._store(self.type, "C", r, strides, r.name), 2)
             self._say("else:")
-            self._epilogue(2)
-        else:
-            self._epilogue(1)
+        self._epilogue(results, 2 if "last" in arguments else 1)
 
-    def _output(self, i: int, j: int) -> tuple[int, int]:
-        """Offset of an accumulator in C and the lanes' stride there."""
-        return self._place(i, j, {a.name: a.c or 0 for a in self.c.outputs})
-
-    def _place(self, i: int, j: int, strides: dict[str, int]) -> tuple[int, int]:
-        column, v = self.columns[j // self.vectors], j % self.vectors
-        at = sum(n * strides[t.axis.name] for n, t in zip(self.rows[i], self.s.rows, strict=True))
-        at += sum(n * strides[t.axis.name] for n, t in zip(column, self.s.columns, strict=True))
-        if self.s.lanes is None:
-            return at, 1
-        stride = strides[self.s.lanes.axis.name]
-        return at + v * self.s.width * stride, stride
-
-    def _epilogue(self, depth: int) -> None:
-        addresses = list(self.c.addresses)
+    def _epilogue(self, results: list[Result], depth: int) -> None:
+        addresses, dtypes = list(self.c.addresses), dict(self.c.buffers)
         strides = [{a.name: coefficient(d, a.name) for a in self.c.outputs} for _, d in addresses]
-        shared: dict[str, str] = {}  # loads that several accumulators use, such as a bias
-        texts = Counter(self._access(n, i, j, strides[n])[0] for n in range(len(addresses)) for i, j in self.accumulators)
+        output = {a.name: a.c or 0 for a in self.c.outputs}
+        loads = list(dict.fromkeys(x for e in self.c.expressions for x in walk(e) if isinstance(x, Load)))
+        uses = Counter(x for e in self.c.expressions for x in walk(e))
         written = {s.buffer for s in self.c.also} | {2}
-        for i, j in self.accumulators:
-            leaf: dict[Expr, str] = {Acc(self.c.dtype): f"c{i}_{j}"}
-            for load in {x for e in self.c.expressions for x in walk(e) if isinstance(x, Load)}:
-                n = addresses.index((load.buffer, load.address))
-                text, key = self._access(n, i, j, strides[n])
-                if texts[text] > 1 and load.buffer not in written:
+
+        def access(n: int, r: Result) -> str:
+            return self._load(dtypes[addresses[n][0]].value, f"X{n}", *_place(r, strides[n]), r.count)
+
+        texts = Counter(access(addresses.index((x.buffer, x.address)), r) for x in loads for r in results)
+        shared: dict[str, str] = {}  # loads that several results use, such as a bias
+        for r in results:
+            leaf: dict[Expr, str] = {Acc(self.c.dtype): r.name}
+            for x in loads:
+                n = addresses.index((x.buffer, x.address))
+                text = access(n, r)
+                if texts[text] > 1 and x.buffer not in written:
                     if text not in shared:
-                        shared[text] = key
-                        self._say(f"{key} = {text}", depth)
+                        shared[text] = f"e{len(shared)}"
+                        self._say(f"{shared[text]} = {text}", depth)
                     text = shared[text]
-                leaf[load] = text
-            loads = {x: t for x, t in leaf.items() if isinstance(x, Load) and not t.isidentifier()}
-            for count, (x, text) in enumerate(sorted(loads.items(), key=lambda item: item[1])):
-                if sum(list(walk(e)).count(x) for e in self.c.expressions) > 1:
-                    self._say(f"l{count} = {text}", depth)
-                    leaf[x] = f"l{count}"
+                elif uses[x] > 1:
+                    self._say(f"l{n} = {text}", depth)
+                    text = f"l{n}"
+                leaf[x] = text
             values = []
             for number, e in enumerate(self.c.expressions):
                 lines, value = expression_lines(e, leaf, f"t{number}_")
@@ -300,19 +353,15 @@ class TilePrinter:
                     self._say(f"r{number} = {value}", depth)
                     value = f"r{number}"
                 values.append(value)
-            at, stride = self._output(i, j)
-            self._say(self._store(self.type, "C", at, stride, j % self.vectors, values[0]), depth)
+            self._say(self._store(self.type, "C", r, output, values[0]), depth)
             for store, value in zip(self.c.also, values[1:], strict=True):
                 n = addresses.index((store.buffer, store.address))
-                at, stride = self._place(i, j, strides[n])
-                self._say(self._store(store.value.dtype.value, f"X{n}", at, stride, j % self.vectors, value), depth)
+                self._say(self._store(store.value.dtype.value, f"X{n}", r, strides[n], value), depth)
 
-    def _access(self, n: int, i: int, j: int, strides: dict[str, int]) -> tuple[str, str]:
-        """The text of access n at an accumulator, and a name for it."""
-        buffer, _ = self.c.addresses[n]
-        at, stride = self._place(i, j, strides)
-        dtype = dict(self.c.buffers)[buffer]
-        return self._load(dtype.value, f"X{n}", at, stride, j % self.vectors), f"e{n}_{i}_{j}"
+
+def _place(r: Result, strides: dict[str, int]) -> tuple[int, int]:
+    """Offset of a result's first lane and the stride of its lanes, in a buffer with these strides."""
+    return sum(n * strides[name] for name, n in r.index), strides.get(r.lanes, 0)
 
 
 def chunk_arguments(s: Schedule) -> list[str]:
