@@ -12,6 +12,8 @@ from typing import Any
 import dslc.ops  # noqa: F401  (registers the operators)
 from dslc.backends.cpu.build import Built, KernelSource, Workers
 from dslc.backends.cpu.target import Target, host_target, kernel_sources
+from dslc.backends.cuda.kernel import CudaProgram
+from dslc.backends.cuda.target import emit_program
 from dslc.ir.graph import Graph
 from dslc.ir.module import Module, Program
 from dslc.ir.plan import ConstantPlan, ExecutablePlan, KernelPlan, PersistentPlan, ProgramPlan
@@ -121,6 +123,12 @@ def compile_module(
     )
     constants = {name: op.attr("data").data for p in programs.values() for name, op in p.lowered.constants.items()}
     return Compiled(module, plan, objects, constants, programs, built)
+
+
+def emit_cuda(module: Module, sizes: Mapping[str, int] | None = None) -> dict[str, CudaProgram]:
+    """Every program of a module as CUDA sources and launches, from the same loop programs. Raises DiagnosticError (DL0810)."""
+    lowered = {name: lower(transform(program, sizes or {})[0]) for name, program in module.programs.items()}
+    return {name: emit_program(program, module.sources) for name, program in lowered.items()}
 
 
 def build_objects(

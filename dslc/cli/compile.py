@@ -24,12 +24,17 @@ def command(
 ) -> None:  # fmt: skip
     """Compile a model, and write it as an artifact that `dslc run` and `dslc.load` take.
 
+    With --target cuda: kernel sources, launch plan and PTX of a model or recipe, to a folder or the terminal.
+
     Example: dslc compile lenet --weights lenet.safetensors -o lenet.dlc
     """
     from dslc.api.compilation import compile as compile_source
     from dslc.api.sources import split_name
 
     path, model = split_name(file)
+    if target == "cuda":
+        _cuda(path, model, output, parse_dims(dims), precision, as_json)
+        return
     progress = Compiling()
     lanes = int(width) if width else None
     sizes = parse_dims(dims)
@@ -46,6 +51,23 @@ def command(
     _print(report)
     if output is not None:
         print(f"wrote {output}" + ("" if weights is not None else " with initial values (give --weights for trained ones)"))
+
+
+def _cuda(path: Path | str, name: str | None, output: Path | None, dims: dict[str, int], precision: str | None, as_json: bool) -> None:
+    from dslc.api.cuda import cuda_code
+
+    code = cuda_code(path, name, dims=dims, precision=precision)
+    written = code.write(output) if output is not None else []
+    if as_json:
+        print_json({"programs": code.plan_json(), "kernels": len(code.kernels), "ptx": len(code.ptx), "files": [str(p) for p in written]})
+        return
+    if output is None:
+        for key, kernel in code.kernels.items():
+            print(f"# {key[:16]}: blocks {kernel.launch.grid[0]} x {kernel.launch.grid[1]}, threads {kernel.launch.block[0]} x {kernel.launch.block[1]}")
+            print(kernel.text)
+    ptx = f"PTX of {len(code.ptx)}" if code.ptx else "no PTX (pip install 'dslc[cuda]')"
+    place = f", written to {output}" if output is not None else ""
+    print(f"{len(code.kernels)} kernels of {', '.join(code.programs)}, {ptx}{place}; running them needs a GPU")
 
 
 def describe(program: Any, progress: Compiling) -> dict[str, Any]:

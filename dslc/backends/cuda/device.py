@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import config, cuda, types
+from numba import cuda, types
 from numba.cuda import libdevice
 
 from dslc.backends.cuda.kernel import CudaKernel, CudaProgram, Figures
@@ -64,7 +64,7 @@ LIBRARY = {
 
 def simulated() -> bool:
     """Whether `numba.cuda` is the simulator."""
-    return bool(config.ENABLE_CUDASIM)
+    return ".simulator" in cuda.jit.__module__
 
 
 def can_compile() -> bool:
@@ -154,7 +154,8 @@ def ptx(kernel: CudaKernel, capability: tuple[int, int]) -> str:
     """PTX of a kernel for a compute capability. Raises DiagnosticError (DL0812) without the compiler."""
     if not can_compile():
         raise DiagnosticError(no_compiler())
-    text, _ = cuda.compile(function(kernel), _signature(kernel), device=False, abi="numba", cc=capability, output="ptx")
+    compiler: Any = cuda  # Numba's annotations do not export it
+    text, _ = compiler.compile(function(kernel), _signature(kernel), device=False, abi="numba", cc=capability, output="ptx")
     return str(text)
 
 

@@ -274,6 +274,8 @@ class LoopWriter(Writer):
     # ---- reductions ----
 
     def reduce(self, e: Reduce) -> str:
+        if any(extent == 0 for _, extent in e.variables) and not e.op.startswith("arg"):
+            return identity(e.op, e.dtype)  # no loop: what could be moved out of it would read an empty buffer
         if e.op.startswith("arg"):
             return self.reduce_argument(e)
         return self.reduce_lanes(e) if e.vector else self.reduce_serial(e)

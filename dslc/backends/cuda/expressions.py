@@ -128,7 +128,7 @@ def identity(op: str, dtype: DType) -> str:
 
 def text_of(e: Expr, names: list[str], dim: Callable[[Dim], str], functions: Functions) -> str:
     """One operation as source; `names` are the texts of its operands, in order. Raises NotCovered."""
-    t = e.dtype.value if not isinstance(e, Random) else e.dtype.value
+    t = e.dtype.value
     match e:
         case Const(value=value):
             return constant_text(value, t)
