@@ -29,6 +29,12 @@ def bounds(d: Dim, ranges: Ranges) -> tuple[int, int] | None:
     """Inclusive bounds of an index, or None where a name has none."""
     if isinstance(d, int):
         return d, d
+    remainder = _remainder(d)
+    if remainder is not None:
+        times, divisor, rest = remainder
+        outside = bounds(rest, ranges)
+        corners = (0, times * (divisor - 1))
+        return None if outside is None else (outside[0] + min(corners), outside[1] + max(corners))
     low = high = 0
     for monomial, coefficient in d.terms:
         lo, hi = 1, 1
@@ -42,6 +48,27 @@ def bounds(d: Dim, ranges: Ranges) -> tuple[int, int] | None:
         corners = [lo * coefficient, hi * coefficient]
         low, high = low + min(corners), high + max(corners)
     return low, high
+
+
+def _remainder(d: DimExpr) -> tuple[int, int, Dim] | None:
+    """`d` as times * (x % divisor) + rest, where it holds such a remainder (written x - divisor * (x // divisor))."""
+    for monomial, scale in d.terms:
+        if len(monomial) != 1 or monomial[0][1] != 1 or not isinstance(monomial[0][0], Quotient):
+            continue
+        atom = monomial[0][0]
+        if not isinstance(atom.denominator, int):
+            continue
+        inner = {1} | {q.denominator for q in quotients(d) if q.numerator == atom.numerator and isinstance(q.denominator, int)}
+        for small in sorted(inner, reverse=True):
+            divisor = atom.denominator // small if atom.denominator % small == 0 else 0
+            if divisor <= 1 or scale % divisor:
+                continue
+            times = -scale // divisor
+            x = dims.floor_divide(atom.numerator, small)
+            rest = d - times * (x - divisor * atom_expr(atom))
+            if isinstance(rest, int) or len(rest.terms) < len(d.terms):
+                return times, divisor, rest
+    return None
 
 
 def _atom_bounds(atom: str | Quotient, ranges: Ranges) -> tuple[int, int] | None:

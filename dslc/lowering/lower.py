@@ -5,7 +5,7 @@ from dslc.ir.module import Program
 from dslc.lowering.fuse import Nest, fuse
 from dslc.lowering.kernels import join, kernels_of
 from dslc.lowering.operands import border, default_layout
-from dslc.lowering.prepare import contraction_step, prepare, without_epilogue
+from dslc.lowering.prepare import contraction_steps, prepare, without_epilogue
 from dslc.lowering.steps import Lowered, Lowering, Place, Step
 from dslc.lowering.updates import bind_outputs, ordered
 
@@ -33,15 +33,14 @@ def lower(program: Program) -> Lowered:
             label = f"{nest.label} border"
             steps.append(Step(border(layout, nest.value.type.dtype, program.batch), (nest.value,), frozenset(), frozenset({nest.value}), False, label, nest.span))
         if nest.contraction is not None:
-            contraction = contraction_step(state, nest)
+            contraction = contraction_steps(state, nest)
             if contraction is not None:
-                steps += kernels_of(state, group)
+                steps += [*kernels_of(state, group), *contraction]
                 group = []
-                steps.append(contraction)
                 continue
             nest, first = without_epilogue(state, nest)
-            if first is not None:
-                steps += [*kernels_of(state, group), first]
+            if first:
+                steps += [*kernels_of(state, group), *first]
                 group = []
         if not join(group, nest):
             steps += kernels_of(state, group)

@@ -7,16 +7,19 @@ from functools import lru_cache
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.loops import Acc, Expr, Read, Reader
+from dslc.ir.module import PortKind
+from dslc.ir.types import TensorType
 from dslc.lowering.contraction import Contraction
 from dslc.lowering.fuse import Nest, body_of, index_of, value_at
 from dslc.lowering.indices import rewrite
-from dslc.lowering.layout import Layout, with_halo
+from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import Operand, copy_nest, default_layout, describe, needs_scratch, operand_read, overhang, with_operands
+from dslc.lowering.packing import packed
 from dslc.lowering.steps import Lowering, Place, Step
 from dslc.lowering.tiling import Schedule
 from dslc.lowering.tiling import plan as plan_tiles
 
-PACK_CYCLES = 1.5  # an element of a copy that reorders axes
+COPY_CYCLES, TRANSPOSE_CYCLES = 0.2, 1.5  # an element of a copy, with and without contiguous rows in the source
 
 
 def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
@@ -57,70 +60,7 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
         done.append(with_operands(nest, *operands))
     for value, layout in halos.items():
         state.places[value] = replace(state.places[value], layout=layout)
-    return _packed(state, done)
-
-
-def _packed(state: Lowering, nests: list[Nest]) -> list[Nest]:
-    """Parameters are copied to the order in which a contraction reads them fastest, where the copy costs less than it gains."""
-    done: list[Nest] = []
-    copies: dict[tuple[Value, Layout], Value] = {}
-    for nest in nests:
-        it = nest.contraction
-        if it is not None:
-            operands = [it.a, it.b]
-            for position, value in enumerate(operands):
-                layout = _best_order(state, nest, position)
-                if layout is None:
-                    continue
-                if (value, layout) not in copies:
-                    copy = state.new_value(value)
-                    copies[value, layout] = copy
-                    done.append(copy_nest(value, copy, set(state.places), state.graph.producers()))
-                    state.places[copy] = Place("arena", "", layout)
-                nest = with_operands(nest, *(copies[value, layout] if n == position else v for n, v in enumerate(_operands_of(nest))))
-        done.append(nest)
     return done
-
-
-def _operands_of(nest: Nest) -> tuple[Value, Value]:
-    assert nest.contraction is not None
-    return nest.contraction.a, nest.contraction.b
-
-
-def _best_order(state: Lowering, nest: Nest, position: int) -> Layout | None:
-    """A better axis order for a persistent operand, or None. The choice is made for 16 lanes, so that every width makes the same."""
-    value = _operands_of(nest)[position]
-    place = state.places.get(value)
-    if place is None or place.region != "persistent" or value.type.rank < 2:
-        return None
-    described = _describe(state, nest)
-    if described is None:
-        return None
-    now = cycles(described[0])
-    best: tuple[float, Layout] | None = None
-    for innermost in range(value.type.rank):
-        order = (*(n for n in range(value.type.rank) if n != innermost), innermost)
-        if value.type.rank == 4:  # a window's axes outermost, then the other channel axis
-            order = (2, 3, *(n for n in (0, 1) if n != innermost), innermost) if innermost < 2 else order
-        layout = replace(place.layout, order=order)
-        trial = state.new_value(value)
-        state.places[trial] = Place("arena", "", layout)
-        operands = tuple(trial if n == position else v for n, v in enumerate(_operands_of(nest)))
-        other = _describe(state, with_operands(nest, *operands))
-        del state.places[trial]
-        if other is None:
-            continue
-        size = layout.size
-        assert isinstance(size, int)
-        cost = cycles(other[0]) + PACK_CYCLES * size
-        if best is None or cost < best[0]:
-            best = cost, layout
-    return best[1] if best is not None and best[0] < now else None
-
-
-def cycles(c: Contraction) -> float:
-    """Estimated cycles of a contraction at a nominal batch, for 16 lanes."""
-    return tiled(c, 16).cycles
 
 
 @lru_cache(maxsize=1024)
@@ -140,8 +80,8 @@ def _describe(state: Lowering, nest: Nest) -> tuple[Contraction, tuple[Value, ..
     return describe(nest, a, b, lambda v: state.places[v].layout, by_id.__getitem__, state.program.batch, state.bound)
 
 
-def contraction_step(state: Lowering, nest: Nest) -> Step | None:
-    """The step of a contraction with its epilogue, where strides reach everything."""
+def contraction_steps(state: Lowering, nest: Nest) -> list[Step] | None:
+    """The step of a contraction with its epilogue, behind the copies that pack its weights; None where strides do not reach."""
     described = _describe(state, nest)
     if described is None:
         return None
@@ -151,10 +91,42 @@ def contraction_step(state: Lowering, nest: Nest) -> Step | None:
         if any((p := state.places[v]).region == mine.region and p.name == mine.name and mine.name for v in args if v != nest.value):
             return None
     assert nest.contraction is not None
-    return Step(contraction, args, frozenset(args) - {nest.value}, frozenset({nest.value}), False, nest.contraction.kind, nest.span)
+    steps: list[Step] = []
+    for position, operand in enumerate("ab"):
+        contraction, packed_value, copy = _pack(state, contraction, args[position], operand)
+        args = (*args[:position], packed_value, *args[position + 1 :])
+        steps += [copy] if copy is not None else []
+    reads = frozenset(args) - {nest.value}
+    return [*steps, Step(contraction, args, reads, frozenset({nest.value}), False, nest.contraction.kind, nest.span)]
 
 
-def without_epilogue(state: Lowering, nest: Nest) -> tuple[Nest, Step | None]:
+def _pack(state: Lowering, contraction: Contraction, value: Value, operand: str) -> tuple[Contraction, Value, Step | None]:
+    """Weights in the order in which the contraction reads them fastest, where that gains more than the copy costs.
+
+    A copy of what the program does not change costs nothing: it is made once. All costs are those of 16 lanes, so that
+    every width decides alike.
+    """
+    place = state.places[value]
+    better = packed(contraction, operand) if place.region == "persistent" else None
+    if better is None:
+        return contraction, value, None
+    changed = place.name in {p.name for p in state.program.outputs if p.kind == PortKind.BUFFER}
+    _, source_stride, _ = better.pack.axes[-1]
+    cost = better.pack.size * (COPY_CYCLES if source_stride == 1 else TRANSPOSE_CYCLES) if changed else 0.0
+    if better.unpacked_cycles - better.cycles <= cost:
+        return contraction, value, None
+    key = (value, better.pack)
+    if key in state.packs:
+        return better.contraction, state.packs[key], None
+    target = state.new_value(Value(0, TensorType(contraction.dtype, (better.pack.size,))))
+    state.places[target] = Place("arena", "", row_major(target.type.shape))
+    state.packs[key] = target
+    program = better.pack.program()
+    step = Step(program, (value, target), frozenset({value}), frozenset({target}), program.serial, "pack", None)
+    return better.contraction, target, step
+
+
+def without_epilogue(state: Lowering, nest: Nest) -> tuple[Nest, list[Step]]:
     """The contraction alone into memory of its own, and what was its epilogue as an ordinary nest.
 
     Where even that cannot be walked by strides, the sum is computed by its definition.
@@ -169,13 +141,13 @@ def without_epilogue(state: Lowering, nest: Nest) -> tuple[Nest, Step | None]:
     alone = Nest(target, names, Acc(target.type.dtype), nest.span, nest.label, it)
     read = Read(target.id, index_of(nest.index, nest.value.type.shape), target.type.dtype)
     rest = replace(nest, expr=rewrite(nest.expr, lambda e: read if isinstance(e, Acc) else e), contraction=None)
-    step = None if it.value == nest.value and not isinstance(nest.expr, Acc) else contraction_step(state, alone)
-    if step is not None:
-        return rest, step
+    steps = None if it.value == nest.value and not isinstance(nest.expr, Acc) else contraction_steps(state, alone)
+    if steps is not None:
+        return rest, steps
     op = state.graph.producers()[it.value]
     readers = tuple(Reader(v.type, lambda i, v=v: _operand(state, v, i), v.id) for v in op.inputs)  # type: ignore[misc]
     total = body_of(op, index_of(nest.index, nest.value.type.shape), readers)
-    return replace(nest, expr=rewrite(nest.expr, lambda e: total if isinstance(e, Acc) else e), contraction=None), None
+    return replace(nest, expr=rewrite(nest.expr, lambda e: total if isinstance(e, Acc) else e), contraction=None), []
 
 
 def _operand(state: Lowering, value: Value, index: tuple[Dim, ...]) -> Expr:

@@ -10,6 +10,7 @@ from dslc.ir.loops import LoopProgram
 from dslc.ir.module import Program
 from dslc.lowering.contraction import Contraction
 from dslc.lowering.layout import Layout
+from dslc.lowering.packing import Pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Lowering:
     bound: int
     places: dict[Value, Place] = field(default_factory=dict)
     constants: dict[str, Op] = field(default_factory=dict)
+    packs: dict[tuple[Value, Pack], Value] = field(default_factory=dict)
     next_id: int = 0
 
     def new_value(self, like: Value) -> Value:
