@@ -211,7 +211,7 @@ def _compile(request: Request, store: Cache | None, first: str, progress: Progre
 
     if request.options.target != "cpu":
         raise DiagnosticError(
-            Diagnostic("DL0904", "programs run on the CPU only", hint="`dslc compile --target cuda` prints what the CUDA probe covers")
+            Diagnostic("DL0904", "programs run on the CPU only", hint="`dslc compile --target cuda` writes what the CUDA probe covers")
         )
     begin = time.perf_counter()
     with Workers() as workers:

@@ -12,7 +12,7 @@ from dslc.api.compilation import Progress, Ready, obtain, options_of, request_of
 from dslc.api.program import SAVED, initialise
 from dslc.api.sources import Source
 from dslc.data import DataSet, Field
-from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.diagnostics import DiagnosticError
 from dslc.ir.plan import MemoryReport, PortPlan
 from dslc.ir.recipe import Recipe
 from dslc.runtime.convert import Array
@@ -200,15 +200,6 @@ class CompiledRecipe:
         self._evaluate_inputs = _names(self._evaluate.plan.inputs, self.inputs)
         self._settings = tuple((p.name, "step" if p.name == _COUNTER else p.name) for p in self.train.plan.settings)
         self._keys = {p.name: _saved_name(p.name, p.role) for p in executable.plan.persistent if p.role != "packed"}
-        if self.train.plan.batch_bound is None and ports:
-            fixed = {p.shape[0] for p in self.train.plan.inputs if p.shape}
-            raise DiagnosticError(
-                Diagnostic(
-                    "DL0806",
-                    f"the recipe {recipe.name} is compiled for batches of exactly {min(map(str, fixed))}",
-                    hint="leave the batch open, as in `dim N <= 256`: the last batch of an epoch may be smaller",
-                )
-            )
 
     def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
         """One update; the results are fresh 0-d arrays. Settings that are left out have the recipe's values."""

@@ -36,9 +36,9 @@ def command(name: str | None, as_json: bool) -> None:
     else:
         from difflib import get_close_matches
 
-        near = get_close_matches(name.lower(), [n.lower() for n in (*public, *library)], 1)
-        hint = f"did you mean {next(n for n in (*public, *library) if n.lower() == near[0])}?" if near else "`dslc ops` lists them"
-        raise DiagnosticError(Diagnostic("DL0810", f"there is no operator or block {name[:60]!r}", hint=hint))
+        near = get_close_matches(name, [*library, *public], 1) or get_close_matches(name.lower(), public, 1)
+        hint = f"did you mean {near[0]}?" if near else "`dslc ops` lists them"
+        raise DiagnosticError(Diagnostic("DL0820", f"there is no operator or block {name[:60]!r}", hint=hint))
 
 
 def described(operator: Operator) -> dict[str, Any]:
