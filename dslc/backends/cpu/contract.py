@@ -78,6 +78,8 @@ class _Kernel:
             self._say(f"n{names[g][1:]} = {self._count(g)}", 1)
         total = " * ".join(f"n{names[g][1:]}" for g in loops) or "1"
         self._say(f"total = {total}", 1)
+        if "zero" in chunk_arguments(s):
+            self._say("zero = 0 if threads > 0 else 1", 1)
         self._say("first = thread * total // threads", 1)
         self._say("after = (thread + 1) * total // threads", 1)
         depth = 1

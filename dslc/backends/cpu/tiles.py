@@ -151,6 +151,8 @@ class TilePrinter:
 
     def _reduce(self) -> None:
         s = self.s
+        if s.dot is not None:
+            self._fresh_lanes(s.dot)
         loops: list[tuple[str, Axis]] = []
         if s.reduction.cut is not None:
             count = "steps" if "steps" in chunk_arguments(s) else str(s.reduction.block)
@@ -209,6 +211,19 @@ class TilePrinter:
                 if r == i:
                     self._say(f"c{i}_{j} = fma(x, v{j}, c{i}_{j})", depth)
 
+    def _fresh_lanes(self, dot: Axis) -> None:
+        """Masks of the lanes that the last step adds, where it moves back to end with the axis.
+
+        LLVM would turn selects by constant masks into shuffles; `zero`, an argument that is always 0, keeps them masked fma.
+        """
+        full, left = divmod(dot.extent or 0, LANES)
+        if not (full and left):
+            return
+        for h in range(self.parts):
+            kept = LANES - left - h * self.s.width
+            if 0 < kept < self.s.width:
+                self._say(f"fresh{h} = ~first_lanes({kept} + zero)")
+
     def _dot_step(self, lanes: int, depth: int, skip: int = 0) -> None:
         """One step of the first `lanes` canonical lanes; the first `skip` of them stay as they are."""
         s = self.s
@@ -230,7 +245,7 @@ class TilePrinter:
                 for j in range(len(self.columns)):
                     c = f"c{i}_{j}{suffix}"
                     step = f"fma(x, v{j}, {c})"
-                    self._say(f"{c} = {step}" if kept <= 0 else f"{c} = where(first_lanes({kept}), {c}, {step})", depth)
+                    self._say(f"{c} = {step}" if kept <= 0 else f"{c} = where(fresh{h}, {step}, {c})", depth)
 
     def _vector(self, v: int) -> tuple[int, int, int]:
         """First element, valid lanes, and lanes that the vector before it has already, of the v-th vector of a column.
@@ -374,6 +389,8 @@ def chunk_arguments(s: Schedule) -> list[str]:
             arguments.append("begun")
         if s.contraction.also or s.contraction.epilogue != Acc(s.contraction.dtype):
             arguments.append("last")
+    if s.dot is not None and (s.dot.extent or 0) > LANES and (s.dot.extent or 0) % LANES:
+        arguments.append("zero")
     return arguments
 
 
