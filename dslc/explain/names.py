@@ -65,7 +65,7 @@ EXPLANATIONS = (
     ),
     Explanation(
         "DL0109",
-        "A block calls itself",
+        "A block, model or constant is defined by itself",
         "Blocks and models may not recurse, so that every program ends and its size is known. A static `for` repeats a block.",
         "block Deep(x: f32[N, 4]) -> f32[N, 4] { return Deep(x) }",
         "block Deep(x: f32[N, 4]) -> f32[N, 4] {\n  for i in 0..3 { x = Dense[4](x) }\n  return x\n}",

@@ -10,7 +10,7 @@ from dslc.frontend import signatures, static, syntax
 from dslc.frontend.lists import call_list_function
 from dslc.frontend.program import reaches
 from dslc.frontend.report import Refused, did_you_mean, listed, plural
-from dslc.frontend.scope import Context, Frame, enter
+from dslc.frontend.scope import CALL_STEPS, Context, Frame, enter, spend
 from dslc.frontend.source import expression_text
 from dslc.frontend.tensors import emit, meet, note_of, number
 from dslc.frontend.values import (
@@ -314,10 +314,27 @@ def _call_fresh_block(context: Context, function: BlockFunction, call_: Call, fr
             "DL0308", f"the optimizer `{function.name}` is no function of tensors", call_.span, hint="optimizers stand after `with` in `minimize`"
         )
     if function.static is None:
+        _check_brackets(context, function, call_)
         function = replace(function, static=block_arguments(context, function, [], call_.span))
     name = call_.name.text if call_.name is not None else function.name.lower()
     path = frame.child_path(name)
     return call_block(context, function, call_, path, frame.training, frame)
+
+
+def _check_brackets(context: Context, function: BlockFunction, call_: Call) -> None:
+    """`Dense(4)(x)`: static arguments in parentheses get the right spelling shown."""
+    signature = function.item.signature
+    lacking = [p for p in signature.static if p.default is None]
+    if not lacking or not call_.arguments or not all(isinstance(a, int | float | str | DimExpr) for a in call_.arguments):
+        return
+    written = ", ".join(f'"{a}"' if isinstance(a, str) else str(a).lower() if isinstance(a, bool) else str(a) for a in call_.arguments)
+    tensors = ", ".join(i.name.text for i in signature.inputs)
+    raise context.reporter.error(
+        "DL0306",
+        f"{function.name} needs its static argument `{lacking[0].name.text}` in brackets",
+        call_.span,
+        hint=f"write {function.name}[{written}]({tensors})",
+    )
 
 
 def call_model(context: Context, function: ModelFunction, call_: Call, frame: Frame) -> Value:
@@ -375,6 +392,7 @@ def call_block(
         raise _wrong_count(context, function.name, names, call_)
     no_parameters = caller.no_parameters if not model else None
     frame = Frame(function.unit, function.name, path, training, dict(function.static or {}), no_parameters=no_parameters)
+    spend(context, CALL_STEPS, call_.span)
     enter(context, (function.unit.file, function.name), call_.span)
     try:
         arguments = signatures.match_inputs(context, signature, frame, call_.arguments, call_.spans)

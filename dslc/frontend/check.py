@@ -16,7 +16,7 @@ from dslc.frontend.lints import lint
 from dslc.frontend.names import check_names
 from dslc.frontend.programs import Request, assume_given, bound_of, build_model, find_model, new_context
 from dslc.frontend.recipes import build_recipe
-from dslc.frontend.report import NeedsSize, Refused, Reporter, did_you_mean, listed
+from dslc.frontend.report import Abandoned, NeedsSize, Refused, Reporter, did_you_mean, listed
 from dslc.frontend.scope import Context, Frame, constant_value
 from dslc.frontend.signatures import evaluate_type
 from dslc.frontend.values import BlockFunction, ModelFunction, Poison, Tensor, Value, is_size
@@ -59,7 +59,7 @@ def check(
         _check_items(loaded, request)
     except RecursionError:
         loaded.reporter.error("DL0311", "the file is nested too deeply", None)
-    except (Refused, NeedsSize):
+    except (Refused, NeedsSize, Abandoned):
         pass  # reported, or a size that a constant leaves open
     context = new_context(loaded.files, Reporter(), loaded.unit, "lint", request)
     context.reporter = loaded.reporter
@@ -176,7 +176,7 @@ def _check_block(loaded: Loaded, request: Request, item: syntax.Block | syntax.O
     scratch = Reporter(frozenset(loaded.reporter.library))
     context = new_context(loaded.files, scratch, loaded.unit, "check", request)
     complete = all(p.default is not None for p in item.signature.static)
-    with suppress(Refused, NeedsSize):
+    with suppress(Refused, NeedsSize, Abandoned):
         _run_alone(context, loaded.unit, item)
     for found in scratch.diagnostics:
         if found.severity == "error" and (complete or found.code in CERTAIN):

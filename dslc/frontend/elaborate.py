@@ -16,7 +16,7 @@ from dslc.frontend import syntax
 from dslc.frontend.files import Files, Unit
 from dslc.frontend.programs import Request, build_model, find_model, new_context
 from dslc.frontend.recipes import build_recipe, recipe_data
-from dslc.frontend.report import NeedsSize, Refused, Reporter, did_you_mean, listed
+from dslc.frontend.report import Abandoned, NeedsSize, Refused, Reporter, did_you_mean, listed
 from dslc.frontend.scope import Context
 from dslc.ir.module import Buffer, Module, Program
 from dslc.ir.recipe import Recipe
@@ -81,7 +81,7 @@ def elaborate(
         if recipe is not None:
             return _recipe(loaded, recipe, request)
         return _model(loaded, model, request)
-    except Refused:
+    except (Refused, Abandoned):
         raise loaded.refuse() from None
     except NeedsSize as undecided:
         loaded.reporter.error(

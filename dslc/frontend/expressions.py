@@ -11,7 +11,7 @@ from dslc.frontend.calls import Call, call, configure
 from dslc.frontend.indexing import index
 from dslc.frontend.lists import item_at
 from dslc.frontend.report import NeedsSize, Refused, did_you_mean
-from dslc.frontend.scope import Context, Frame, fork, member_of, resolve
+from dslc.frontend.scope import Context, Frame, fork, member_of, resolve, spend
 from dslc.frontend.signatures import evaluate_type
 from dslc.frontend.tensors import binary, coerce, emit
 from dslc.frontend.values import (
@@ -32,16 +32,10 @@ from dslc.ir import dims
 from dslc.ir.dims import DimExpr
 from dslc.ir.prove import Relation
 
-MAX_STEPS = 1_500_000
-
 
 def evaluate(context: Context, node: syntax.Node, frame: Frame) -> Value:
     """The value of an expression, or POISON after its error has been reported."""
-    context.steps[0] += 1
-    if context.steps[0] > MAX_STEPS:
-        raise context.reporter.error(
-            "DL0312", "the file takes too many steps to unroll", node.span, hint="make the ranges of the `for` smaller, or nest fewer calls"
-        )
+    spend(context, 1, node.span)
     try:
         return _EVALUATE[type(node)](context, node, frame)
     except Refused:
@@ -253,12 +247,20 @@ def _if(context: Context, node: syntax.IfExpr, frame: Frame) -> Value:
 
 def _list(context: Context, node: syntax.ListExpr, frame: Frame) -> Value:
     items = tuple(context.evaluate(i, frame) for i in node.items)
-    return POISON if any(isinstance(i, Poison) for i in items) else ListValue(items)
+    if any(isinstance(i, Poison) for i in items):
+        return POISON
+    result = ListValue(items)
+    static.check_length(context, result.total, node.span)
+    return result
 
 
 def _tuple(context: Context, node: syntax.TupleExpr, frame: Frame) -> Value:
     items = tuple(context.evaluate(i, frame) for i in node.items)
-    return POISON if any(isinstance(i, Poison) for i in items) else Results(items)
+    if any(isinstance(i, Poison) for i in items):
+        return POISON
+    result = Results(items)
+    static.check_length(context, result.total, node.span)
+    return result
 
 
 def _scan(context: Context, node: syntax.Scan, frame: Frame) -> Value:

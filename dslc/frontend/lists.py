@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dslc.diagnostics import Span
 from dslc.frontend.report import NeedsSize, Refused, plural
 from dslc.frontend.scope import Context
+from dslc.frontend.static import check_length
 from dslc.frontend.values import ListValue, RangeValue, Results, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.dims import DimExpr
@@ -50,6 +51,7 @@ def call_list_function(context: Context, name: str, arguments: Sequence[Value], 
     if not wanted[0] <= len(arguments) <= wanted[1]:
         raise context.reporter.error("DL0301", f"{name} takes {'lists' if name == 'zip' else 'one list'}, and here are {len(arguments)}", span)
     lists = [items_of(context, a, span, f"the argument of {name}") for a in arguments]
+    check_length(context, sum(a.total for a in arguments if isinstance(a, ListValue | Results)), span)
     match name:
         case "len":
             return len(lists[0])

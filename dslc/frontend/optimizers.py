@@ -55,6 +55,7 @@ def update_parameters(
     gradients = [g for g in (result.items if isinstance(result, Results) else (result,)) if isinstance(g, Tensor)]
     if clip is not None:
         gradients = _clipped(context, gradients, clip, clause.span)
+    context.program.shared = {}  # what depends on the step alone is computed once, not for each parameter
     for path, value, gradient in zip(paths, values, gradients, strict=True):
         _update(context, chosen[path], path, value, gradient, step, frame)
 

@@ -25,6 +25,8 @@ class ProgramBuilder:
     loaded: dict[str, Tensor] = field(default_factory=dict)  # the value of a buffer when the program starts
     current: dict[str, Tensor] = field(default_factory=dict)  # the latest value of a state
     outputs: list[tuple[Port, GraphValue]] = field(default_factory=list)
+    scalars: dict[tuple[str, DType], Tensor] = field(default_factory=dict)
+    shared: dict[tuple[object, ...], Value] | None = None  # operations on scalars, while those of many parameters are shared
     draws: int = 0
     random: tuple[Tensor, Tensor] | None = None
     rates: dict[tuple[int, int], Value] = field(default_factory=dict)  # learning rates by schedule and step

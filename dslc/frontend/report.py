@@ -15,12 +15,16 @@ from dataclasses import dataclass, replace
 from dslc.diagnostics import Diagnostic, Note, Span
 
 MAX_DIAGNOSTICS = 100
-ABOUT_SIZES = ("DL0215", "DL0219")
+SAID_ONCE = ("DL0109", "DL0215", "DL0219", "DL0311", "DL0312")  # one cause that shows in several places
 State = tuple[list[Diagnostic], set[tuple[str, Span | str | None]]]
 
 
 class Refused(Exception):
     """An error that has been reported already."""
+
+
+class Abandoned(Exception):
+    """The program is too large to go on; reported."""
 
 
 class NeedsSize(Exception):
@@ -85,6 +89,11 @@ class Reporter:
         finally:
             self.calls.pop()
 
+    @property
+    def full(self) -> bool:
+        """Whether further errors are not kept."""
+        return len(self.diagnostics) >= MAX_DIAGNOSTICS
+
     @contextmanager
     def muted(self) -> Iterator[None]:
         """Drops what is reported meanwhile: for guesses about what has failed already."""
@@ -99,12 +108,11 @@ class Reporter:
         notes = list(diagnostic.notes)
         if placed != diagnostic.span and diagnostic.span is not None:
             notes.append(Note(f"in {self.calls[-1].callee}", diagnostic.span))
-        elif self.calls and diagnostic.severity == "error":
-            site = self.calls[-1]
-            if site.span.file not in self.library and not site.declared:
-                notes.append(Note(f"in this call of {site.callee}", site.span))
+        outer = [site for site in self.calls if site.span.file not in self.library and site.span != placed]
+        if outer and not outer[-1].declared and diagnostic.severity == "error":
+            notes.append(Note(f"in this call of {outer[-1].callee}", outer[-1].span))
         keys: set[tuple[str, Span | str | None]] = {(diagnostic.code, diagnostic.span), (diagnostic.code, placed)}
-        if diagnostic.code in ABOUT_SIZES:  # one fact that is missing shows in several places
+        if diagnostic.code in SAID_ONCE:
             keys.add((diagnostic.code, diagnostic.message))
         if any(key in self._seen for key in keys if key[1] is not None):
             return
@@ -133,7 +141,9 @@ def readable_sizes(text: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """A hint that names the nearest known spelling."""
-    known = sorted(set(known))
+    known = sorted({k for k in known if abs(len(k) - len(name)) <= 3})
+    if len(known) > 400:  # difflib is slow
+        known = [k for k in known if k[:1].lower() == name[:1].lower()][:400]
     folded = [k for k in known if k.lower() == name.lower()]
     near = folded or difflib.get_close_matches(name, known, 1, 0.7)
     return f"did you mean `{near[0]}`?" if near else None

@@ -10,7 +10,7 @@ from dslc.diagnostics import Note, Span
 from dslc.frontend import syntax
 from dslc.frontend.files import Files, Unit
 from dslc.frontend.program import ProgramBuilder
-from dslc.frontend.report import Reporter, did_you_mean
+from dslc.frontend.report import Abandoned, Reporter, did_you_mean
 from dslc.frontend.values import (
     POISON,
     BlockFunction,
@@ -31,6 +31,8 @@ from dslc.ir.prove import Relation
 from dslc.ir.types import DType
 
 MAX_OPERATIONS = 100_000
+MAX_STEPS = 1_000_000
+CALL_STEPS = 40  # a call costs about as much as this many expressions
 MAX_CALLS = 48
 LIST_FUNCTIONS = ("len", "zip", "reversed", "enumerate")
 BUILTINS = (*LIST_FUNCTIONS, "grad", "eval", "ema", "size")
@@ -109,6 +111,23 @@ class Context:
             hint = did_you_mean(text, known) or f"the element types are {', '.join(known)}"
             raise self.reporter.error("DL0111", f"`{text}` is not an element type", span, hint=hint) from None
         return DType.F64 if self.double and dtype == DType.F32 else dtype
+
+
+def spend(context: Context, steps: int, span: Span) -> None:
+    """Counts work; gives up where a file asks for more than some seconds of it."""
+    context.steps[0] += steps
+    if context.steps[0] > MAX_STEPS:
+        context.reporter.error(
+            "DL0312", "the file takes too many steps to unroll", span, hint="make the ranges of the `for` smaller, or nest fewer calls"
+        )
+        raise Abandoned
+
+
+def too_many_operators(context: Context, span: Span) -> Abandoned:
+    context.reporter.error(
+        "DL0312", f"the program has more than {MAX_OPERATIONS:,} operators", span, hint="a `for` is unrolled: make its range smaller"
+    )
+    return Abandoned()
 
 
 def is_dtype_name(text: str) -> bool:
@@ -193,7 +212,11 @@ def dimension_value(context: Context, unit: Unit, dim: syntax.Dim) -> Value:
     if not unit.alias and not unit.library and text in context.sizes:
         return context.sizes[text]
     if dim.size is not None:
-        return context.evaluate(dim.size, Frame(unit, f"dim {text}"))
+        enter(context, (unit.file, text), dim.name.span)
+        try:
+            return context.evaluate(dim.size, Frame(unit, f"dim {text}"))
+        finally:
+            context.open_items.pop()
     if context.checking:
         return dims.name(text)
     raise context.reporter.error(
@@ -228,10 +251,12 @@ def holds_tensor(value: Value) -> bool:
 def enter(context: Context, key: tuple[str, str], span: Span) -> None:
     """Opens an item; refuses recursion and calls nested too deeply. The caller pops `open_items`."""
     if key in context.open_items:
-        chain = [name for _, name in context.open_items[context.open_items.index(key) :]] + [key[1]]
+        cycle = [name for _, name in context.open_items[context.open_items.index(key) :]]
+        first = cycle.index(min(cycle))  # the same words wherever the cycle is entered
+        cycle = [*cycle[first:], *cycle[: first + 1]]
         raise context.reporter.error(
             "DL0109",
-            f"`{key[1]}` calls itself: {' -> '.join(chain)}" if len(chain) < 10 else f"`{key[1]}` calls itself",
+            f"`{cycle[0]}` is defined by itself" + (f": {' -> '.join(cycle)}" if len(cycle) < 10 else ""),
             span,
             hint="blocks and models may not recurse; repeat a block with a static `for`",
         )
@@ -246,7 +271,7 @@ def unknown_name(context: Context, name: syntax.Name, frame: Frame) -> Exception
         return context.reporter.error(
             "DL0113", f"the initialiser `{text}` stands only after `~`", name.span, hint=f"write `param w: float[In, Out] ~ {text}`"
         )
-    hint = did_you_mean(text, visible_names(context, frame))
+    hint = None if context.reporter.full else did_you_mean(text, visible_names(context, frame))
     return context.reporter.error("DL0101", f"there is no `{text[:80]}`", name.span, hint=hint)
 
 

@@ -264,10 +264,10 @@ def check_given(context: Context, signature: syntax.Signature, frame: Frame, spa
         if isinstance(value, Poison):
             continue
         names_in = {n.text for n in syntax.walk(fact) if isinstance(n, syntax.Name)}
-        values = [f"{n} = {frame.names[n]}" for n in sorted(names_in) if is_size(frame.names.get(n, None))]
+        values = [f"{n} = {frame.names[n]}" for n in sorted(names_in) if is_size(frame.names.get(n, None)) and str(frame.names[n]) != n]
         where = f" with {', '.join(values)}" if values else ""
-        notes = (Note("the signature", fact.span),)
-        static.require_fact(context, value, span, f"{signature.name.text} needs `{expression_text(fact)}`, which", "DL0214", notes, where)
+        fact_text, callee, notes = f"`{expression_text(fact)}`", signature.name.text, (Note("the signature", fact.span),)
+        static.require_fact(context, value, span, fact_text, "DL0214", needed_by=callee, why=where, notes=notes)
 
 
 # --- results -------------------------------------------------------------------------------------------------------------
@@ -341,7 +341,9 @@ def describe_results(context: Context, signature: syntax.Signature, frame: Frame
     for declared, tensor in zip(types, results, strict=True):
         if isinstance(tensor, Poison):
             continue
-        name_origin(context, tensor, Origin(f"the result of {signature.name.text}", span, tuple(_derivations(declared, frame, tensor))))
+        inner = context.program.origins.get(tensor.value.id)
+        sizes = tuple(_derivations(declared, frame, tensor)) or (inner.sizes if inner is not None else ())
+        name_origin(context, tensor, Origin(f"the result of {signature.name.text}", span, sizes))
 
 
 def _derivations(declared: syntax.Type, frame: Frame, tensor: Tensor) -> list[str]:

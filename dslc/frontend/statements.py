@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dslc.diagnostics import Span
@@ -10,7 +11,7 @@ from dslc.frontend import static, syntax
 from dslc.frontend.lists import items_of, unpack
 from dslc.frontend.parameters import make_parameter, make_shared, make_state, update_state
 from dslc.frontend.report import NeedsSize, Refused, plural
-from dslc.frontend.scope import Context, Frame, fork
+from dslc.frontend.scope import MAX_OPERATIONS, MAX_STEPS, Context, Frame, fork, spend, too_many_operators
 from dslc.frontend.source import expression_text
 from dslc.frontend.tensors import emit, name_origin, note_of
 from dslc.frontend.values import POISON, MaybeUnbound, Origin, Poison, Results, Tensor, Undecided, Value
@@ -140,8 +141,10 @@ def _for(context: Context, node: syntax.For, frame: Frame) -> None:
     items = items_of(context, source, node.source.span, "what a `for` walks over")
     before = set(frame.names)
     frame.loops += 1
+    pace = _Pace(context, len(items), node.span)
     try:
         for item in items:
+            pace.check()
             parts = _parts(context, item, len(node.targets), node.source.span)
             for target, part in zip(node.targets, parts, strict=True):
                 bind(context, frame, target, part)
@@ -156,12 +159,36 @@ def _for(context: Context, node: syntax.For, frame: Frame) -> None:
             frame.names[name.text] = _unless_poison(frame.names[name.text], MaybeUnbound(name.span, "in a `for`, which may run no times"))
 
 
+@dataclass(slots=True)
+class _Pace:
+    """Refuses a long loop early: after some iterations, by what the last of them added."""
+
+    context: Context
+    count: int
+    span: Span
+    done: int = 0
+    marks: list[tuple[int, int]] = field(default_factory=list)
+
+    def check(self) -> None:
+        self.done += 1
+        if self.count <= 64 or self.done not in (16, 32):
+            return
+        operators, steps = len(self.context.program.builder.ops), self.context.steps[0]
+        self.marks.append((operators, steps))
+        if len(self.marks) == 2:
+            left = (self.count - self.done) // 16
+            if operators + left * (operators - self.marks[0][0]) > MAX_OPERATIONS:
+                raise too_many_operators(self.context, self.span)
+            if steps + left * (steps - self.marks[0][1]) > MAX_STEPS:
+                spend(self.context, MAX_STEPS, self.span)
+
+
 def _assert(context: Context, node: syntax.Assert, frame: Frame) -> None:
     value = context.evaluate(node.condition, frame)
     if isinstance(value, Poison):
         return
     why = f": {node.message.value}" if node.message is not None else ""
-    static.require_fact(context, value, node.condition.span, f"`{expression_text(node.condition)}`", "DL0218", (), why)
+    static.require_fact(context, value, node.condition.span, f"`{expression_text(node.condition)}`", "DL0218", why=why)
 
 
 def _bindings(statements: Sequence[syntax.Statement]) -> Iterator[syntax.Name]:

@@ -17,6 +17,7 @@ from dslc.ir.types import DType
 
 LARGEST = 2**63 - 1
 MAX_SIZE = 2**31 - 1
+MAX_ITEMS = 100_000
 
 NEGATED = {"==": "!=", "!=": "==", "<=": ">", ">=": "<", "<": ">=", ">": "<="}
 
@@ -33,11 +34,12 @@ FUNCTIONS: dict[str, Callable[[float], float]] = {
 def arithmetic(context: Context, op: str, left: Value, right: Value, span: Span) -> Value:
     """`left op right` of two static numbers or lists."""
     if op == "+" and isinstance(left, ListValue) and isinstance(right, ListValue):
-        if len(left.items) + len(right.items) > 100_000:
-            raise context.reporter.error("DL0311", "a list of more than 100,000 items", span)
+        check_length(context, left.total + right.total, span)
         return ListValue(left.items + right.items)
     if op == "+" and isinstance(left, str) and isinstance(right, str):
-        return (left + right)[:10_000]
+        if len(left) + len(right) > 10_000:
+            raise context.reporter.error("DL0311", "a string of more than 10,000 characters", span)
+        return left + right
     if not (is_number(left) and is_number(right)):
         hint = "write a condition with `if`" if isinstance(left, bool) or isinstance(right, bool) else None
         raise context.reporter.error("DL0302", f"`{op}` does not go with {describe(left)} and {describe(right)}", span, hint=hint)
@@ -51,13 +53,19 @@ def arithmetic(context: Context, op: str, left: Value, right: Value, span: Span)
     return bounded(context, result, span)
 
 
+def check_length(context: Context, total: int, span: Span) -> None:
+    """Refuses lists of more than 100,000 items, those of the lists in them counted."""
+    if total > MAX_ITEMS:
+        raise context.reporter.error("DL0311", f"a list of more than {MAX_ITEMS:,} items", span)
+
+
 def bounded(context: Context, value: Dim | float, span: Span) -> Dim | float:
     """`value`, refused where it leaves the range of 64-bit numbers."""
     if isinstance(value, int) and not -LARGEST - 1 <= value <= LARGEST:
         text = str(value) if value.bit_length() < 200 else f"a number of {value.bit_length()} bits"
         raise context.reporter.error("DL0217", f"{text} does not fit 64 bits", span)
-    if isinstance(value, DimExpr) and len(value.terms) > 200:
-        raise context.reporter.error("DL0217", "this size is an expression of more than 200 terms", span)
+    if isinstance(value, DimExpr) and (len(value.terms) > 200 or len(str(value)) > 4000):
+        raise context.reporter.error("DL0217", "this size is too long an expression", span)
     return value
 
 
@@ -202,21 +210,22 @@ def holds(context: Context, condition: Value, span: Span, what: str) -> bool | U
     raise context.reporter.error("DL0304", f"{what} needs a static condition, not {describe(condition)}", span, hint=hint)
 
 
-def require_fact(context: Context, condition: Value, span: Span, text: str, code: str, notes: tuple[Note, ...], why: str) -> None:
+def require_fact(
+    context: Context, condition: Value, span: Span, fact: str, code: str, *, needed_by: str = "", why: str = "", notes: tuple[Note, ...] = ()
+) -> None:
     """Refuses a `given` or `assert` that does not hold; `why` goes after the message."""
     decided = holds(context, condition, span, "this")
     if decided is True:
         return
+    text = f"{needed_by} needs {fact}, which" if needed_by else fact
     if decided is False:
         raise context.reporter.error(code, f"{text} does not hold{why}", span, notes=notes)
     assert isinstance(decided, Undecided)
+    hint = f"add `given {decided.relation}` to the signature, or bind the sizes"
     if isinstance(decided.verdict, Refuted):
-        raise context.reporter.error(
-            code, f"{text} {decided.verdict}{why}", span, notes=notes, hint=f"add `given {decided.relation}` to the signature, or bind the sizes"
-        )
-    raise context.reporter.error(
-        "DL0215", f"cannot show {text}{why}", span, notes=notes, hint=f"add `given {decided.relation}` to the signature, or bind the sizes"
-    )
+        raise context.reporter.error(code, f"{text} {decided.verdict}{why}", span, notes=notes, hint=hint)
+    asks = f", which {needed_by} needs" if needed_by else ""
+    raise context.reporter.error("DL0215", f"cannot show {fact}{asks}{why}", span, notes=notes, hint=hint)
 
 
 def function(name: str, argument: float) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dslc.diagnostics import Note, Span
 from dslc.frontend.report import Refused
-from dslc.frontend.scope import MAX_OPERATIONS, Context
+from dslc.frontend.scope import MAX_OPERATIONS, Context, spend, too_many_operators
 from dslc.frontend.values import Origin, Poison, Results, Tensor, Value, describe, is_number
 from dslc.ir.dims import DimExpr
 from dslc.ir.graph import Op
@@ -22,20 +22,34 @@ def emit(context: Context, kind: str, inputs: Sequence[Tensor], attrs: Mapping[s
     """Appends one operation; a type failure becomes a diagnostic at `span` that tells where each operand came from."""
     builder = context.program.builder
     if len(builder.ops) >= MAX_OPERATIONS:
-        raise context.reporter.error(
-            "DL0312", f"the program has more than {MAX_OPERATIONS:,} operators", span, hint="a `for` is unrolled: make its range smaller"
-        )
+        raise too_many_operators(context, span)
+    shared = context.program.shared if inputs and all(t.type.rank == 0 for t in inputs) else None
+    key = () if shared is None else (kind, tuple(t.value.id for t in inputs), tuple(attrs.items()))
+    if shared is not None and key in shared:
+        return shared[key]
+    spend(context, 2, span)
     builder.span = context.reporter.place(span)
     try:
         op = builder.emit(kind, [t.value for t in inputs], dict(attrs))
     except TypeFailure as failure:
         raise type_failure(context, failure, inputs, span) from None
-    return results_of(context, op, span, what or f"the result of {kind}")
+    result = results_of(context, op, span, what or f"the result of {kind}")
+    if shared is not None:
+        shared[key] = result
+    return result
 
 
 def results_of(context: Context, op: Op, span: Span, what: str) -> Value:
+    """The results of an operation, with their origin; an element-wise one keeps how the sizes of its operand came about."""
+    sizes: tuple[str, ...] = ()
+    if OPERATORS[op.kind].elementwise:
+        for value in op.inputs:
+            origin = context.program.origins.get(value.id)
+            if origin is not None and origin.sizes and value.type.shape == op.outputs[0].type.shape:
+                sizes = origin.sizes
+                break
     for output in op.outputs:
-        context.program.origins[output.id] = Origin(what, span)
+        context.program.origins[output.id] = Origin(what, span, sizes)
     if len(op.outputs) == 1:
         return Tensor(op.outputs[0])
     return Results(tuple(Tensor(output) for output in op.outputs))
@@ -43,17 +57,19 @@ def results_of(context: Context, op: Op, span: Span, what: str) -> Value:
 
 def type_failure(context: Context, failure: TypeFailure, inputs: Sequence[Tensor], span: Span) -> Refused:
     positions = failure.inputs or tuple(range(len(inputs)))
-    notes = [note_of(context, inputs[p]) for p in dict.fromkeys(positions) if p < len(inputs)]
+    axes = dict(zip(failure.inputs, failure.axes, strict=False))
+    notes = [note_of(context, inputs[p], axes.get(p)) for p in dict.fromkeys(positions) if p < len(inputs)]
     code = "DL0210" if failure.axes else "DL0202" if "element type" in failure.message else "DL0201"
     return context.reporter.error(code, failure.message, span, notes=notes, hint=failure.hint)
 
 
-def note_of(context: Context, tensor: Tensor) -> Note:
-    """Where a tensor and its sizes came from."""
+def note_of(context: Context, tensor: Tensor, axis: int | None = None) -> Note:
+    """Where a tensor and its sizes came from; only the size along `axis` where one is at fault."""
     origin = context.program.origins.get(tensor.value.id)
     if origin is None:
         return Note(f"one side is {tensor.type}")
-    sizes = f", where {'; '.join(origin.sizes)}" if origin.sizes else ""
+    derived = [s for s in origin.sizes if axis is None or s.startswith(f"axis {axis % max(tensor.type.rank, 1)} ")]
+    sizes = f", where {'; '.join(derived)}" if derived else ""
     span = context.reporter.place(origin.span) if origin.span is not None else None
     return Note(f"{origin.what} is {tensor.type}{sizes}", span)
 
@@ -67,7 +83,7 @@ def number(context: Context, value: Value, dtype: DType, span: Span) -> Tensor:
     if isinstance(value, bool):
         if dtype != DType.BOOL:
             raise context.reporter.error("DL0203", f"{describe(value)} is no {dtype.value} number", span, hint="write 1 or 0")
-        return Tensor(context.program.builder.scalar(value, dtype))
+        return _scalar(context, value, dtype, span)
     if not is_number(value):
         raise context.reporter.error("DL0305", f"a tensor is needed here, not {describe(value)}", span)
     if dtype == DType.BOOL:
@@ -88,8 +104,17 @@ def number(context: Context, value: Value, dtype: DType, span: Span) -> Tensor:
         value = int(value)
     else:
         value = float(value)
-    context.program.builder.span = context.reporter.place(span)
-    return Tensor(context.program.builder.scalar(value, dtype))
+    return _scalar(context, value, dtype, span)
+
+
+def _scalar(context: Context, value: float, dtype: DType, span: Span) -> Tensor:
+    """A 0-d constant; equal ones are one value."""
+    key = (repr(value), dtype)
+    found = context.program.scalars.get(key)
+    if found is None:
+        context.program.builder.span = context.reporter.place(span)
+        found = context.program.scalars[key] = Tensor(context.program.builder.scalar(value, dtype))
+    return found
 
 
 def cast(context: Context, tensor: Tensor, dtype: DType, span: Span) -> Tensor:

@@ -43,9 +43,13 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class ListValue:
-    """A static list; it may hold tensors and functions."""
+    """A static list; it may hold tensors and functions. `total` counts the items of the lists in it too."""
 
     items: tuple[Value, ...]
+    total: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", _total(self.items))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,14 @@ class Results:
 
     items: tuple[Value, ...]
     names: tuple[str, ...] = ()
+    total: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", _total(self.items))
+
+
+def _total(items: tuple[Value, ...]) -> int:
+    return sum(item.total if isinstance(item, ListValue | Results) else 1 for item in items)
 
 
 @dataclass(frozen=True, slots=True)

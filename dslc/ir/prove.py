@@ -26,7 +26,8 @@ class Relation:
     right: Dim
 
     def __str__(self) -> str:
-        return f"{self.left} {self.operator} {self.right}"
+        remainder = _as_remainder(self.left) if self.right == 0 else None
+        return f"{remainder or self.left} {self.operator} {self.right}"
 
     def holds(self, values: Mapping[str, int]) -> bool:
         """Whether it is true for these sizes; DimError where it has no value."""
@@ -47,6 +48,16 @@ class Relation:
 
     def substituted(self, mapping: Mapping[str, Dim]) -> Relation:
         return Relation(dims.substitute(self.left, mapping), self.operator, dims.substitute(self.right, mapping))
+
+
+def _as_remainder(d: Dim) -> str | None:
+    """`T % 2` for T - 2 * (T // 2)."""
+    for monomial, _ in d.terms if isinstance(d, DimExpr) else ():
+        for atom, _power in monomial:
+            if isinstance(atom, Quotient) and d == atom.numerator - atom.denominator * dims.floor_divide(atom.numerator, atom.denominator):
+                texts = [str(part) if str(part).isalnum() else f"({part})" for part in (atom.numerator, atom.denominator)]
+                return " % ".join(texts)
+    return None
 
 
 def divides(divisor: Dim, d: Dim) -> Relation:

@@ -11,10 +11,3 @@ raise DiagnosticError(*result.errors, sources=result.sources)
 #    47 | block f46(x: f32[N]) -> f32[N] { return f47(x) }
 #       |                                         ------ in this call of f47
 #       = help: write some of the blocks as one
-#
-# deep.dl:49:41: error[DL0311]: calls are nested more than 48 deep
-#    49 | block f48(x: f32[N]) -> f32[N] { return f49(x) }
-#       |                                         ^^^^^^
-#    48 | block f47(x: f32[N]) -> f32[N] { return f48(x) }
-#       |                                         ------ in this call of f48
-#       = help: write some of the blocks as one
