@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 import dslc.ops  # noqa: F401 - fills the registry of operators
-from dslc.frontend import check
+from dslc.frontend import check, syntax
+from dslc.frontend.clauses import SAVE_OPTIONS, SETTINGS
 from dslc.frontend.format import format_source
 from dslc.frontend.lex import fixed_tokens
 from dslc.frontend.parse import parse
+from dslc.frontend.scope import INITIALISERS
+from dslc.options import resource
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "docs" / "language.md", *sorted(p for p in (ROOT / "docs").glob("*.md") if p.name != "language.md")]
@@ -42,6 +45,25 @@ def test_example(place: str) -> None:
         diagnostics = list(check(text, place, folder=ROOT).diagnostics)
     assert [(d.code, d.message, str(d.span)) for d in diagnostics if d.severity == "error"] == []
     assert format_source(text) == text, "an example is laid out as dslc fmt does"
+
+
+@pytest.mark.parametrize("path", sorted(resource("std").glob("*.dl")), ids=lambda p: p.name)
+def test_the_library_is_listed(path: Path) -> None:
+    """Every capitalised block, every optimizer and every schedule, with the static parameters that a user sets."""
+    page = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    tree, _ = parse(path.read_text(encoding="utf-8"), path.name)
+    signatures = [item.signature for item in tree.items if isinstance(item, syntax.Block | syntax.Optimizer)]
+    public = [sig for sig in signatures if sig.name.text[0].isupper() or any(p.name.text == "rate" for p in sig.static)]
+    assert public
+    for sig in public:
+        found = re.search(rf"`{sig.name.text}(\[[^`]*\])?`", page)
+        assert found is not None, sig.name.text
+
+
+def test_settings_and_initialisers_are_listed() -> None:
+    page = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+    for name in (*SETTINGS, *INITIALISERS, *SAVE_OPTIONS):
+        assert re.search(rf"`{name}\b", page) or f"with {name} = " in page, name
 
 
 def test_reserved_words_are_listed() -> None:

@@ -58,7 +58,7 @@ def explain(code: str) -> Explanation:
     known = explanations()
     wanted = f"DL{number:0>4}"
     if wanted not in known:
-        hint = f"the codes are {min(known)} to {max(known)}; `dslc explain` lists them"
+        hint = "`dslc explain` without a code lists them all"
         raise DiagnosticError(Diagnostic("DL0902", f"there is no error code {code[:20]!r}", hint=hint))
     return known[wanted]
 
