@@ -49,7 +49,9 @@ class CudaCode:
         return [folder / name for name in files]
 
 
-def cuda_code(source: Path | str, name: str | None = None, *, dims: Mapping[str, int] | None = None, precision: str | None = None) -> CudaCode:
+def cuda_code(
+    source: Path | str, name: str | None = None, *, dims: Mapping[str, int] | None = None, precision: str | None = None
+) -> CudaCode:
     """Sources and launches for a model, or for the recipe called `name`; PTX too with the extra `dslc[cuda]`.
 
     Raises DiagnosticError with everything that the CUDA back end does not cover (DL0810).

@@ -55,9 +55,7 @@ def settings_of(program: Program) -> dict[str, float | int]:
 
 def interpreted(program: Program, state: dict[str, Array], inputs: dict[str, Array], settings: dict[str, float | int]) -> dict[str, Array]:
     """Results and updated buffers by name."""
-    arrays = [
-        (inputs | state | settings)[port.name] for port in program.inputs
-    ]
+    arrays = [(inputs | state | settings)[port.name] for port in program.inputs]
     shaped = [np.asarray(a, v.type.dtype.numpy) for a, v in zip(arrays, program.graph.inputs, strict=True)]
     results = interpret(program.graph, shaped, {program.batch: BATCH} if program.batch else {})
     return {port.name: r for port, r in zip(program.outputs, results, strict=True)}
@@ -70,7 +68,9 @@ def same_bits(got: Array, want: Array, name: str) -> None:
     same = got.reshape(-1).view(bits) == want.reshape(-1).view(bits)
     if want.dtype.kind == "f":
         same |= nan & np.isnan(got.reshape(-1))
-    assert same.all(), f"{name}: {np.count_nonzero(~same)} of {same.size} elements differ: {got.reshape(-1)[~same][:4]}, {want.reshape(-1)[~same][:4]}"
+    assert same.all(), (
+        f"{name}: {np.count_nonzero(~same)} of {same.size} elements differ: {got.reshape(-1)[~same][:4]}, {want.reshape(-1)[~same][:4]}"
+    )
 
 
 def mlp() -> None:
@@ -130,7 +130,7 @@ def operators(kinds: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    assert device.simulated(), "set NUMBA_ENABLE_CUDASIM=1"
+    assert device.can_run(), "set NUMBA_ENABLE_CUDASIM=1, or run where a GPU is"
     warnings.simplefilter("ignore")  # integers that wrap, and division by zero
     np.seterr(all="ignore")
     began = time.perf_counter()

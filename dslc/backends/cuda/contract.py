@@ -31,7 +31,8 @@ class ContractionWriter(Writer):
         schedule = plan(contraction, LANES)
         self.dot, self.order = schedule.dot, schedule.reduction
         c = schedule.contraction
-        outputs = sorted(c.outputs, key=lambda a: (a.extent is None, abs(a.c or 0)), reverse=True)  # neighbours in C to neighbouring threads
+        # neighbours in C go to neighbouring threads
+        outputs = sorted(c.outputs, key=lambda a: (a.extent is None, abs(a.c or 0)), reverse=True)
         self.outputs = [a for a in outputs if a.extent != 1]
         self.index = {a.name: f"i{n}" for n, a in enumerate(self.outputs)}
         names: dict[str, Dim] = {a.name: dims.name(self.index[a.name]) if a.name in self.index else 0 for a in c.outputs}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import operator
 import re
 import subprocess
 import tempfile
@@ -42,6 +43,8 @@ LIBRARY = {
     "fma_f64": "fma_rn",
     "mul_f32": "fmul_rn",
     "mul_f64": "dmul_rn",
+    "div_f32": "fdiv_rn",
+    "div_f64": "ddiv_rn",
     "sqrt_f32": "fsqrt_rn",
     "sqrt_f64": "dsqrt_rn",
     "fabs_f32": "fabsf",
@@ -59,7 +62,7 @@ LIBRARY = {
     "f32_of_bits": "int_as_float",
     "f64_of_bits": "longlong_as_double",
 }
-"""Names of the vocabulary in NVIDIA's device library; every one is a single, correctly rounded instruction or nearly so."""
+"""Names of the vocabulary in NVIDIA's device library; every one is correctly rounded, and stays what it is in PTX."""
 
 
 def simulated() -> bool:
@@ -85,7 +88,7 @@ def exact_fma(x: Any, y: Any, z: Any) -> Any:
     kind = type(x)
     numbers = float(x), float(y), float(z)
     if not all(map(math.isfinite, numbers)):
-        return kind(x * y + z)
+        return z if math.isfinite(numbers[0]) and math.isfinite(numbers[1]) else kind(x * y + z)
     exact = Fraction(numbers[0]) * Fraction(numbers[1]) + Fraction(numbers[2])
     if exact == 0:
         return kind(x * y + z)  # the sign of zero
@@ -118,7 +121,7 @@ def _simulated_vocabulary() -> dict[str, Any]:
     made: dict[str, Any] = {"device": lambda f: f, "fma_f32": exact_fma, "fma_f64": exact_fma}
     for t in (np.float32, np.float64):
         name = "f32" if t is np.float32 else "f64"
-        made[f"mul_{name}"] = lambda x, y: x * y
+        made |= {f"mul_{name}": operator.mul, f"div_{name}": operator.truediv}
         for function, does in (("sqrt", np.sqrt), ("fabs", np.abs), ("floor", np.floor), ("ceil", np.ceil), ("rint", np.rint)):
             made[f"{function}_{name}"] = does
         made[f"copysign_{name}"] = np.copysign
@@ -162,10 +165,10 @@ def ptx(kernel: CudaKernel, capability: tuple[int, int]) -> str:
 @cache
 def _wheel(part: str) -> Path | None:
     """A file of NVIDIA's wheels: the assembler, or the compiler's library."""
+    patterns = {"ptxas": ["*/bin/ptxas*"], "nvvm": ["*/lib/*nvvm*", "*/nvvm/*/*nvvm*", "*/bin/*nvvm*"]}[part]
     spec = importlib.util.find_spec("nvidia")
-    patterns = {"ptxas": "*/bin/ptxas*", "nvvm": "*/nvvm/*/*nvvm*"}
     folders = spec.submodule_search_locations if spec is not None and spec.submodule_search_locations else []
-    found = [p for folder in folders for pattern in (patterns[part], patterns[part].replace("*/nvvm/*/", "*/lib/")) for p in Path(folder).glob(pattern)]
+    found = [path for folder in folders for pattern in patterns for path in Path(folder).glob(pattern)]
     return found[0] if found else None
 
 
@@ -191,7 +194,10 @@ def assemble(text: str, capability: tuple[int, int]) -> Figures:
         return int(found[1]) if found else 0
 
     return Figures(
-        figure(r"Used (\d+) registers"), figure(r"(\d+) bytes smem"), figure(r"(\d+) bytes stack frame"), figure(r"(\d+) bytes spill stores")
+        figure(r"Used (\d+) registers"),
+        figure(r"(\d+) bytes smem"),
+        figure(r"(\d+) bytes stack frame"),
+        figure(r"(\d+) bytes spill stores"),
     )
 
 

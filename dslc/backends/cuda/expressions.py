@@ -1,6 +1,7 @@
 """Scalar expressions of loop programs as Numba CUDA Python: one thread computes one element.
 
-Products of floats are printed as `mul_f32(x, y)`: NVVM joins a plain product and sum to one fma, which would change bits.
+Products and quotients of floats are printed as `mul_f32(x, y)`, `div_f32(x, y)`: NVVM joins a plain product and sum to one fma, and
+turns a division by a power of two into a product, which would change bits.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def _unary(op: str, dtype: DType, x: str, functions: Functions) -> str:
         case "sqrt":
             return f"sqrt_{t}({x})"
         case "rsqrt":
-            return f"{t}(1.0) / sqrt_{t}({x})"
+            return f"div_{t}({t}(1.0), sqrt_{t}({x}))"
         case "abs":
             if dtype.floating:
                 return f"fabs_{t}({x})"
@@ -201,12 +202,12 @@ def _binary(op: str, dtype: DType, x: str, y: str, functions: Functions) -> str:
         return combined(op, x, y, dtype, functions)
     if dtype.floating:
         match op:
-            case "mul":
-                return f"mul_{t}({x}, {y})"
+            case "mul" | "div":
+                return f"{op}_{t}({x}, {y})"
             case "floordiv":
-                return f"floor_{t}({x} / {y})"
+                return f"floor_{t}(div_{t}({x}, {y}))"
             case "mod":
-                return f"{x} - mul_{t}(floor_{t}({x} / {y}), {y})"
+                return f"{x} - mul_{t}(floor_{t}(div_{t}({x}, {y})), {y})"
             case "pow":
                 return f"{functions.use(math_function(op, dtype))}({x}, {y})"
             case _:

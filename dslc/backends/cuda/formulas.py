@@ -61,7 +61,8 @@ class Scalar:
         if self.name == "bool":
             return self.trace.add(f"{x} {sign} {y}", "bool")
         if self._floating():
-            return self.trace.add(f"mul_{self.name}({x}, {y})" if sign == "*" else f"{x} {sign} {y}", self.name)
+            named = {"*": "mul", "/": "div"}.get(sign)
+            return self.trace.add(f"{named}_{self.name}({x}, {y})" if named else f"{x} {sign} {y}", self.name)
         return self.trace.add(f"{self.name}({x} {sign} {y})", self.name)
 
     def __add__(self, y: Any) -> Scalar:

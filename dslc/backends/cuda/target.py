@@ -54,7 +54,9 @@ def _refusal(step: Step, reason: str) -> Diagnostic:
 
 def no_device() -> Diagnostic:
     """Why a program for CUDA does not run here."""
-    return Diagnostic("DL0811", "there is no CUDA device to run on", hint="compile for the CPU (--target cpu), or run where a GPU and its driver are")
+    return Diagnostic(
+        "DL0811", "there is no CUDA device to run on", hint="compile for the CPU (--target cpu), or run where a GPU and its driver are"
+    )
 
 
 def no_compiler() -> Diagnostic:
