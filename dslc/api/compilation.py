@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -275,8 +276,6 @@ def _reporting(progress: Progress | None) -> Any:
 
 def versions() -> dict[str, str]:
     """Of what a compiled program depends on; Numba's only where it is loaded already."""
-    import sys
-
     known = {"dslc": dslc.__version__, "numpy": np.__version__, "llvmlite": llvmlite.__version__}
     numba = sys.modules.get("numba")
     return known | ({"numba": numba.__version__} if numba is not None else {})
@@ -296,6 +295,7 @@ def _first_key(request: Request) -> str:
         "dims": request.dims,
         "options": [o.target, o.width, o.precision, o.verify, o.tune],
         "code": _code_stamp(),
+        "operators": _own_operators(),
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -312,6 +312,16 @@ def _code_stamp() -> str:
     for folder in dict.fromkeys(folders):
         entries += _entries(str(folder))
     return hashlib.sha256(json.dumps(sorted(entries)).encode()).hexdigest()
+
+
+def _own_operators() -> list[tuple[str, int, int]]:
+    """The files of operators that a program has added to those of dslc."""
+    registry = sys.modules.get("dslc.ir.operator")
+    if registry is None:
+        return []
+    homes = {type(o).__module__ for o in registry.OPERATORS.values() if not type(o).__module__.startswith("dslc.")}
+    files = {getattr(sys.modules.get(home), "__file__", None) or f"<{home}>" for home in homes}
+    return sorted(_entry(file) for file in files)
 
 
 def _entries(folder: str) -> Iterable[tuple[str, int, int]]:
