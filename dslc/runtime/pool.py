@@ -32,7 +32,7 @@ from dslc.runtime.cache import Cache
 from dslc.runtime.loader import Library, LoadError, load_object
 
 MAX_THREADS = 256
-SPIN_S, IDLE_S, STEAL_S, POLITE_S = 100e-6, 30e-6, 3e-6, 20e-6
+SPIN_S, IDLE_S, STEAL_S, POLITE_S = 100e-6, 50e-6, 3e-6, 20e-6
 CROWDED_SPIN_S, CROWDED_IDLE_S, CROWDED_POLITE_S = 20e-6, 10e-6, 5e-6  # with more workers than processors
 _log = logging.getLogger("dslc.pool")
 
