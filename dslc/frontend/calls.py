@@ -1,4 +1,4 @@
-"""Calls: configuration in brackets, then operators, blocks, models, list functions, gradients and schedules."""
+"""Calls: configuration in brackets, then operators, blocks, models, list functions and schedules."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from dslc.diagnostics import Note, Span
 from dslc.frontend import signatures, static, syntax
+from dslc.frontend.arguments import block_arguments, evaluate_given, operator_attributes
+from dslc.frontend.gradients import call_grad, grad_targets
 from dslc.frontend.lists import call_list_function
-from dslc.frontend.program import reaches
-from dslc.frontend.report import Refused, did_you_mean, listed, plural
+from dslc.frontend.report import Refused, plural
 from dslc.frontend.scope import CALL_STEPS, Context, Frame, enter, spend
-from dslc.frontend.source import expression_text
-from dslc.frontend.tensors import emit, meet, note_of, number
+from dslc.frontend.tensors import emit, meet
 from dslc.frontend.values import (
     POISON,
     BlockFunction,
@@ -28,23 +28,12 @@ from dslc.frontend.values import (
     Tensor,
     Value,
     describe,
-    is_number,
 )
 from dslc.ir.dims import DimExpr
-from dslc.ir.operator import OPERATORS, REQUIRED
-from dslc.ir.types import DType
+from dslc.ir.operator import OPERATORS
 
 DRAW_INPUTS = ("seed", "counter")
 TRAINING_ONLY = ("dropout",)  # the identity outside training
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A static argument as written: its value, name if it has one, and place."""
-
-    value: Value
-    name: syntax.Name | None
-    span: Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +49,6 @@ class Call:
 # --- brackets after a function --------------------------------------------------------------------------------------------
 
 
-def evaluate_given(context: Context, subscripts: Sequence[syntax.Subscript], frame: Frame) -> list[Given]:
-    found: list[Given] = []
-    for subscript in subscripts:
-        if isinstance(subscript, syntax.Named):
-            found.append(Given(context.evaluate(subscript.value, frame), subscript.name, subscript.value.span))
-        elif isinstance(subscript, syntax.Slice | syntax.Ellipsis):
-            raise context.reporter.error("DL0305", "a slice stands in the index of a tensor, not among static arguments", subscript.span)
-        else:
-            found.append(Given(context.evaluate(subscript, frame), None, subscript.span))
-    if any(isinstance(g.value, Poison) for g in found):
-        raise Refused
-    return found
-
-
 def configure(context: Context, target: Value, node: syntax.Brackets, frame: Frame) -> Value:
     """`target[...]` where the target is a function."""
     match target:
@@ -86,7 +61,7 @@ def configure(context: Context, target: Value, node: syntax.Brackets, frame: Fra
             given = evaluate_given(context, node.subscripts, frame)
             return replace(target, static=block_arguments(context, target, given, node.span))
         case Builtin(name="grad"):
-            return _grad_targets(context, node, frame)
+            return grad_targets(context, node, frame)
         case Builtin(name="eval"):
             return _eval(context, node, frame)
         case Builtin(name="ema"):
@@ -106,128 +81,6 @@ def configure(context: Context, target: Value, node: syntax.Brackets, frame: Fra
             raise context.reporter.error("DL0307", f"`{target.name}` has its static arguments already", node.span)
         case _:
             raise context.reporter.error("DL0307", f"brackets do not go with {describe(target)}", node.span)
-
-
-def operator_attributes(context: Context, name: str, given: Sequence[Given], span: Span) -> dict[str, object]:
-    """An operator's attributes from its brackets; several sizes or axes in a row are one list."""
-    declared = OPERATORS[name].attrs
-    settable = {k: a for k, a in declared.items() if k != "stream"}
-    order = list(settable)
-    found: dict[str, object] = {}
-    positional = [g for g in given if g.name is None]
-    index = 0
-    while positional and index < len(order):
-        key = order[index]
-        kind = settable[key].kind
-        first = positional[0].value
-        if kind in static.LIST_KINDS and not isinstance(first, ListValue | Results) and first is not None:
-            taken = len(positional) if index == len(order) - 1 or len(positional) > len(order) - index or kind in ("shape", "dims") else 1
-            taken = _leading_sizes(positional[:taken])
-            if taken > 1 or kind in ("shape", "dims"):
-                value: Value = ListValue(tuple(g.value for g in positional[:taken]))
-                place = positional[0].span.to(positional[taken - 1].span) if taken else span
-                found[key] = static.attribute(context, kind, value, f"`{key}` of {name}", place, settable[key].default is None)
-                positional = positional[taken:]
-                index += 1
-                continue
-        g = positional.pop(0)
-        found[key] = static.attribute(context, kind, g.value, f"`{key}` of {name}", g.span, settable[key].default is None)
-        index += 1
-    if positional:
-        raise context.reporter.error(
-            "DL0307",
-            f"{name} takes {plural(len(order), 'static argument')} ({listed(order)}), and here are {sum(g.name is None for g in given)}",
-            positional[0].span,
-        )
-    extra: list[tuple[str, object]] = []
-    for g in given:
-        if g.name is None:
-            continue
-        key = g.name.text
-        if key not in settable:
-            if settable.get("sizes") is not None and isinstance(g.value, int | DimExpr):
-                extra.append((key, g.value))
-                continue
-            hint = did_you_mean(key, order) or (f"{name} has {listed(order)}" if order else f"{name} has no static arguments")
-            raise context.reporter.error("DL0103", f"{name} has no static argument `{key}`", g.name.span, hint=hint)
-        if key in found:
-            raise context.reporter.error("DL0307", f"`{key}` of {name} is given twice", g.name.span)
-        found[key] = static.attribute(context, settable[key].kind, g.value, f"`{key}` of {name}", g.span, settable[key].default is None)
-    if extra:
-        found["sizes"] = tuple(sorted(extra))
-    for key, attr in settable.items():
-        if attr.default is REQUIRED and key not in found:
-            raise context.reporter.error("DL0306", f"{name} needs its static argument `{key}`: {attr.doc}", span, hint=f"write {name}[{key} = ...]")
-        if attr.kind == "dtype" and attr.default == DType.F32 and key not in found:
-            found[key] = context.floating
-    return found
-
-
-def _leading_sizes(given: Sequence[Given]) -> int:
-    count = 0
-    for g in given:
-        if not is_number(g.value):
-            break
-        count += 1
-    return max(count, 1)
-
-
-def block_arguments(context: Context, function: BlockFunction, given: Sequence[Given], span: Span) -> dict[str, Value]:
-    """A block's static arguments, defaults filled in; defaults see the parameters before them."""
-    signature = function.item.signature
-    order = [p.name.text for p in signature.static]
-    positional = [g for g in given if g.name is None]
-    if len(positional) > len(order):
-        what = f"takes {plural(len(order), 'static argument')} ({listed(order)})" if order else "has no static arguments"
-        raise context.reporter.error("DL0307", f"{function.name} {what}, and here are {len(positional)}", positional[len(order)].span)
-    chosen = dict(zip(order, positional, strict=False))
-    for g in given:
-        if g.name is None:
-            continue
-        if g.name.text not in order:
-            hint = did_you_mean(g.name.text, order) or (f"{function.name} has {listed(order)}" if order else None)
-            raise context.reporter.error("DL0103", f"{function.name} has no static argument `{g.name.text}`", g.name.span, hint=hint)
-        if g.name.text in chosen:
-            raise context.reporter.error("DL0307", f"`{g.name.text}` of {function.name} is given twice", g.name.span)
-        chosen[g.name.text] = g
-    scope = Frame(function.unit, function.name, no_parameters="defaults make no parameters")
-    for parameter in signature.static:
-        text = parameter.name.text
-        if text in chosen:
-            scope.names[text] = _checked_kind(context, function, parameter, chosen[text].value, chosen[text].span)
-        elif parameter.default is not None:
-            value = context.evaluate(parameter.default, scope)
-            if isinstance(value, Poison):
-                raise Refused
-            scope.names[text] = _checked_kind(context, function, parameter, value, parameter.default.span)
-        else:
-            others = "" if len(order) == 1 else ", ..." if order[0] == text else ""
-            raise context.reporter.error(
-                "DL0306",
-                f"{function.name} needs its static argument `{text}`",
-                span,
-                notes=[Note("declared here", parameter.span)],
-                hint=f"write {function.name}[{text} = ...{others}](...): static arguments stand in brackets",
-            )
-    return scope.names
-
-
-def _checked_kind(context: Context, function: BlockFunction, parameter: syntax.StaticParam, value: Value, span: Span) -> Value:
-    what = f"`{parameter.name.text}` of {function.name}"
-    if isinstance(value, Tensor):
-        raise context.reporter.error("DL0305", f"{what} is a static argument, not {describe(value)}", span, hint="tensors stand in parentheses")
-    if parameter.kind is None:
-        return value
-    kind = parameter.kind.text
-    if kind not in static.KINDS:
-        hint = did_you_mean(kind, static.KINDS)
-        raise context.reporter.error("DL0111", f"`{kind}` is no kind of static argument", parameter.kind.span, hint=hint)
-    if value is not None:
-        if kind == "int" and isinstance(value, DimExpr):
-            return value
-        converted = static.attribute(context, kind, value, what, span, optional=True)
-        return value if isinstance(converted, tuple) else converted  # type: ignore[return-value]
-    return value
 
 
 # --- calls ---------------------------------------------------------------------------------------------------------------
@@ -251,7 +104,7 @@ def call(context: Context, function: Value, call_: Call, frame: Frame) -> Value:
         case ModelFunction():
             return call_model(context, function, call_, frame)
         case GradFunction():
-            return _call_grad(context, function, call_)
+            return call_grad(context, function, call_.arguments, call_.spans, call_.span)
         case LearningRate():
             return _call_rate(context, function, call_, frame)
         case Builtin(name="size"):
@@ -468,79 +321,7 @@ def run_body(context: Context, item: syntax.Block | syntax.Optimizer, frame: Fra
     return results
 
 
-# --- gradients, schedules, sizes -----------------------------------------------------------------------------------------
-
-
-def _grad_targets(context: Context, node: syntax.Brackets, frame: Frame) -> Value:
-    targets: list[Tensor] = []
-    texts: list[str] = []
-    for subscript in node.subscripts:
-        if isinstance(subscript, syntax.Named | syntax.Slice | syntax.Ellipsis):
-            raise context.reporter.error("DL0403", "`grad` takes tensors in its brackets", subscript.span, hint="write grad[x](loss)")
-        value = _parameter_target(context, subscript, frame)
-        if value is None:
-            value = context.evaluate(subscript, frame)
-        if isinstance(value, Poison):
-            raise Refused
-        if not isinstance(value, Tensor):
-            raise context.reporter.error("DL0403", f"the gradient is taken by a tensor, not by {describe(value)}", subscript.span)
-        if not value.type.dtype.floating:
-            raise context.reporter.error(
-                "DL0403", f"the gradient by {value.type} is not defined: only a floating-point tensor can vary", subscript.span,
-                notes=[note_of(context, value)],
-            )
-        targets.append(value)
-        texts.append(expression_text(subscript))
-    if not targets:
-        raise context.reporter.error("DL0403", "`grad` needs a tensor in its brackets", node.span, hint="write grad[x](loss)")
-    return GradFunction(tuple(targets), tuple(texts))
-
-
-def _parameter_target(context: Context, node: syntax.Expr, frame: Frame) -> Value:
-    """`LeNet.head.w` as the parameter of that path; None where the expression is no path that starts with a model."""
-    root: syntax.Node = node
-    while isinstance(root, syntax.Member | syntax.Brackets):
-        root = root.target
-    if root is node or not isinstance(root, syntax.Name) or root.text in frame.names:
-        return None
-    text = expression_text(node, 400).replace(" ", "")
-    for path in context.program.loaded:
-        if path == text:
-            return context.program.loaded[path]
-    value = context.evaluate(root, frame)
-    if isinstance(value, ModelFunction):
-        hint = did_you_mean(text, context.program.loaded) or f"call {value.name} before its gradient is taken"
-        raise context.reporter.error("DL0404", f"there is no parameter `{text}` here", node.span, hint=hint)
-    return None
-
-
-def _call_grad(context: Context, function: GradFunction, call_: Call) -> Value:
-    if len(call_.arguments) != 1:
-        raise context.reporter.error("DL0301", f"a gradient takes one loss, and here are {len(call_.arguments)}", call_.span)
-    loss = call_.arguments[0]
-    if isinstance(loss, Poison):
-        return POISON
-    if not isinstance(loss, Tensor):
-        raise context.reporter.error("DL0402", f"the gradient is taken of a tensor, not of {describe(loss)}", call_.spans[0])
-    if loss.type.rank or not loss.type.dtype.floating:
-        raise context.reporter.error(
-            "DL0402",
-            f"the gradient is taken of a floating-point scalar, and this is {loss.type}",
-            call_.spans[0],
-            notes=[note_of(context, loss)],
-            hint="reduce it with sum(...) or mean(...)",
-        )
-    reached = reaches(context.program.builder, loss.value)
-    for target, text in zip(function.targets, function.texts, strict=True):
-        if target.value.id not in reached:
-            raise context.reporter.error(
-                "DL0401",
-                f"the loss does not depend on `{text}`, so it has no gradient",
-                call_.span,
-                notes=[note_of(context, target)],
-                hint=f"compute the loss from `{text}` as it is bound here: a name that was bound again is another tensor",
-            )
-    return emit(context, "grad", (loss, *function.targets), {}, call_.span, f"the gradient by {', '.join(function.texts)}")
+# --- eval, schedules, sizes -----------------------------------------------------------------------------------------
 
 
 def _eval(context: Context, node: syntax.Brackets, frame: Frame) -> Value:
@@ -573,8 +354,3 @@ def _size(context: Context, call_: Call) -> Value:
     if not isinstance(value, Tensor):
         raise context.reporter.error("DL0305", f"size takes a tensor, not {describe(value)}", call_.spans[0], hint="the length of a list is len(...)")
     return value.type.size
-
-
-def scalar(context: Context, value: Value, span: Span) -> Tensor:
-    """A number or scalar tensor as a tensor of the default floating type."""
-    return value if isinstance(value, Tensor) else number(context, value, context.floating, span)

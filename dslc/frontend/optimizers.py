@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from dslc.diagnostics import Note, Span
 from dslc.frontend import signatures, syntax
-from dslc.frontend.calls import block_arguments, evaluate_given, model_path
+from dslc.frontend.arguments import block_arguments, evaluate_given
+from dslc.frontend.calls import model_path
 from dslc.frontend.files import Unit
 from dslc.frontend.program import reaches
 from dslc.frontend.programs import find_model

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dslc.diagnostics import Span
 from dslc.frontend import static, syntax
-from dslc.frontend.calls import block_arguments
+from dslc.frontend.arguments import block_arguments
 from dslc.frontend.program import stream_of
 from dslc.frontend.report import Refused, did_you_mean, listed
 from dslc.frontend.scope import INITIALISERS, Context, Frame

@@ -32,7 +32,7 @@ from dslc.ir.types import DType
 
 MAX_OPERATIONS = 100_000
 MAX_STEPS = 1_000_000
-CALL_STEPS = 40  # a call costs about as much as this many expressions
+CALL_STEPS = 60  # a call costs about as much as this many expressions
 MAX_CALLS = 48
 LIST_FUNCTIONS = ("len", "zip", "reversed", "enumerate")
 BUILTINS = (*LIST_FUNCTIONS, "grad", "eval", "ema", "size")

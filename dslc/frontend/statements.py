@@ -171,6 +171,7 @@ class _Pace:
 
     def check(self) -> None:
         self.done += 1
+        spend(self.context, 3, self.span)
         if self.count <= 64 or self.done not in (16, 32):
             return
         operators, steps = len(self.context.program.builder.ops), self.context.steps[0]
