@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import inf
+from math import gcd, inf
 
 from dslc.ir.types import DType
-from dslc.lowering.contraction import Axis, Contraction, Reduction, normalise, order_reduction
+from dslc.lowering.contraction import Axis, Contraction, Reduction, coefficient, normalise, order_reduction
 
 LANES = 16
 BATCH_HINT = 32  # the batch that a schedule is chosen for where the axis is run-time sized; any batch runs correctly
@@ -27,7 +27,7 @@ TILE_CYCLES = 20.0  # calling a tile and starting its loops
 @dataclass(frozen=True, slots=True)
 class Segment:
     """`count` tiles of `size` along a tiled axis, from `start`. `count` None: the run-time extent's full tiles, `size` each;
-    what is left is covered by tiles of 8, 4, 2 and 1 that are smaller than `size`."""
+    what is left is covered by tiles of 4 and 1."""
 
     start: int
     size: int
@@ -36,10 +36,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
-    """An output axis inside the register tile, cut into segments. For the vector axis sizes are elements."""
+    """An output axis inside the register tile, cut into segments. For the vector axis sizes are elements.
+
+    `overlap`: the last tile moves back by so many elements to end with the axis, and does not store those again.
+    """
 
     axis: Axis
     segments: tuple[Segment, ...]
+    overlap: int = 0
 
     @property
     def size(self) -> int:
@@ -52,15 +56,24 @@ class Tiled:
 
     @property
     def remainders(self) -> tuple[int, ...]:
-        """Sizes that cover what full tiles of a run-time extent leave."""
-        return tuple(p for p in (8, 4, 2, 1) if p < self.size) if self.runtime else ()
+        """Sizes that cover what full tiles of a run-time extent leave, each as often as it fits."""
+        if not self.runtime:
+            return ()
+        unit = gcd(self.axis.per_batch, self.size)  # what is left is a multiple of it
+        if unit == self.size:
+            return ()
+        sizes = [p for p in (4, 1) if p < self.size and p >= unit and p % unit == 0]
+        return tuple(sizes) if sizes and sizes[-1] == unit else (*sizes, unit)
 
     def tiles(self, batch: int = BATCH_HINT) -> tuple[int, ...]:
         """The sizes of all tiles in order."""
         if not self.runtime:
             return tuple(s.size for s in self.segments for _ in range(s.count or 0))
-        full, left = divmod(self.axis.size(batch), self.size)
-        return (self.size,) * full + tuple(p for p in self.remainders if left & p)
+        sizes, left = [], self.axis.size(batch)
+        for size in (self.size, *self.remainders):
+            sizes += [size] * (left // size)
+            left %= size
+        return tuple(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +211,7 @@ def _tilings(
     if roles.dot is not None:
         each *= LANES // width
     for vectors in _vector_counts(roles, width):
-        lanes = _vector_segments(roles.lanes, vectors, width) if roles.lanes is not None else None
+        lanes = _vector_segments(c, roles.lanes, vectors, width) if roles.lanes is not None else None
         for columns in _tile_pairs(roles.columns, available):
             wide = vectors * _product(columns)
             if each * wide >= available:
@@ -224,12 +237,16 @@ def _vector_counts(roles: _Roles, width: int) -> list[int]:
     return list(range(1, min(8, -(-roles.lanes.extent // width)) + 1))
 
 
-def _vector_segments(axis: Axis, vectors: int, width: int) -> Tiled:
-    extent = axis.extent or 1
-    full, left = divmod(extent, vectors * width)
-    segments = [Segment(0, vectors * width, full)] if full else []
+def _vector_segments(c: Contraction, axis: Axis, vectors: int, width: int) -> Tiled:
+    extent, size = axis.extent or 1, vectors * width
+    full, left = divmod(extent, size)
+    dense = axis.c == 1 and all(coefficient(store.address, axis.name) == 1 for store in c.also)
+    overlap = size - left if left else 0
+    if full and left and dense and (overlap < width or (overlap == width and full >= 8)):
+        return Tiled(axis, (Segment(0, size, full + 1),), overlap)  # no second variant of the tile
+    segments = [Segment(0, size, full)] if full else []
     if left:
-        segments.append(Segment(full * vectors * width, left, 1))
+        segments.append(Segment(full * size, left, 1))
     return Tiled(axis, tuple(segments))
 
 

@@ -167,6 +167,11 @@ class _Kernel:
                 tile = f"{at}_tile"
                 total = self._count(GridLoop(axis.name))
                 guard = f"{tile} < {total}"
+            if t.overlap:
+                last, end = (t.segments[0].count or 0) - 1, t.axis.extent or 0
+                self._say(f"{at} = {tile} * {t.size} if {tile} < {last} else {end - t.size}", depth)
+                self._say(f"fresh = {self.s.width} if {tile} < {last} else {self.s.width - t.overlap}", depth)
+                continue
             if len(t.segments) == 1 or t.runtime:
                 self._say(f"{at} = {tile} * {t.size}" if tile != "0" else f"{at} = 0", depth)
                 continue
@@ -219,10 +224,9 @@ class _Kernel:
             return
         self._say("else:", depth)
         for position, size in enumerate(t.remainders):
-            self._say(f"if left & {size}:", depth + 1)
+            rest = f"left % {t.remainders[position - 1]}" if position else "left"
+            self._say(f"for _ in range({rest}):" if size == 1 else f"for _ in range({_bracketed(rest)} // {size}):", depth + 1)
             self._call(sizes | {t.axis.name: size}, depth + 2)
-            if position == len(t.remainders) - 1:
-                break
             for pointer, stride in self._pointer_strides(t):
                 if stride:
                     self._say(f"{pointer} = offset({pointer}, {size * stride})", depth + 2)
@@ -261,6 +265,10 @@ class _Kernel:
         if operand != "c" and not self.s.reduction.single:
             strides += [(name, self.s.stride(axis, operand)) for name, axis in self.chunks]
         return address_text(base, strides)
+
+
+def _bracketed(text: str) -> str:
+    return text if text.isidentifier() else f"({text})"
 
 
 def _sum_text(terms: list[str]) -> str:

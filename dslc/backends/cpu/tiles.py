@@ -94,13 +94,13 @@ def _closes_last(text: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Result:
     """A vector of finished sums: where its first lane lies in the tile (index along each tiled axis), and along which axis its
-    first `count` lanes run. The first `known` of them belong to the vector before it and are not stored."""
+    first `count` lanes run. Where `fresh` is not empty, only the last so many lanes are stored: another vector has the others."""
 
     name: str
     index: tuple[tuple[str, int], ...]
     lanes: str
     count: int
-    known: int = 0
+    fresh: str = ""
 
 
 class TilePrinter:
@@ -272,8 +272,8 @@ class TilePrinter:
 
     def _store(self, dtype: str, pointer: str, r: Result, strides: dict[str, int], value: str) -> str:
         (at, stride), n = _place(r, strides), r.count
-        if r.known:
-            return f"vstore_last_{dtype}({pointer}, {at}, {value}, {n - r.known})"
+        if r.fresh:
+            return f"vstore_last_{dtype}({pointer}, {at}, {value}, {r.fresh})"
         part, count = ("", "") if n == self.s.width else ("_part", f", {n}")
         if stride == 1 or n == 1:
             return f"vstore{part}_{dtype}({pointer}, {at}, {value}{count})"
@@ -290,7 +290,8 @@ class TilePrinter:
                 q, v = divmod(j, self.vectors)
                 start, count, known = self._vector(v)
                 index = (*self._index(i, q), (self.s.lanes.axis.name, start))
-                made.append(Result(f"c{i}_{j}", index, self.s.lanes.axis.name, count, known))
+                fresh = str(count - known) if known else "fresh" if v == 0 and self.s.lanes.overlap else ""
+                made.append(Result(f"c{i}_{j}", index, self.s.lanes.axis.name, count, fresh))
             return made
         tiled = [(t.axis, n) for t, n in zip((*self.s.rows, *self.s.columns), (*self.variant.rows, *self.variant.columns), strict=True)]
         if not tiled:
@@ -380,7 +381,9 @@ def _place(r: Result, strides: dict[str, int]) -> tuple[int, int]:
 
 
 def chunk_arguments(s: Schedule) -> list[str]:
-    """What a tile needs to know of the chunk: its length where that varies, whether C holds earlier chunks, whether it is the last."""
+    """What a tile needs to know of the chunk: its length where that varies, whether C holds earlier chunks, whether it is the last.
+
+    And `fresh`, the lanes of a row's first vector that no tile before has, and `zero`, which is 0."""
     cut, arguments = s.reduction.cut, []
     if cut is not None and (cut.extent is None or cut.extent % s.reduction.block):
         arguments.append("steps")
@@ -391,6 +394,8 @@ def chunk_arguments(s: Schedule) -> list[str]:
             arguments.append("last")
     if s.dot is not None and (s.dot.extent or 0) > LANES and (s.dot.extent or 0) % LANES:
         arguments.append("zero")
+    if s.lanes is not None and s.lanes.overlap:
+        arguments.append("fresh")
     return arguments
 
 
