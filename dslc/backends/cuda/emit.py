@@ -339,8 +339,8 @@ class LoopWriter(Writer):
             return
         value = self.value(e.body)
         sign = ">" if e.op == "argmax" else "<"
-        nan = f" or ({value} != {value} and {best} == {best})" if e.body.dtype.floating else ""
-        self.line(f"if {value} {sign} {best}{nan}:")
+        nan = f" | (({value} != {value}) & ({best} == {best}))" if e.body.dtype.floating else ""
+        self.line(f"if ({value} {sign} {best}){nan}:")
         self.line(f"    {best} = {value}")
         self.line(f"    {where} = i64({self.dim(linear)})")
 

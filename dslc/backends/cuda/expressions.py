@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dslc.backends.cuda.formulas import DeviceFunction, constant_text, math_function, random_functions
+from dslc.backends.cuda.formulas import DeviceFunction, chosen, constant_text, math_function, random_functions
 from dslc.ir.dims import Dim
 from dslc.ir.loops import (
     Binary,
@@ -56,9 +56,16 @@ def _small(name: str, parameters: str, doc: str, *body: str) -> DeviceFunction:
     return DeviceFunction(name, "\n".join(["@device", f"def {name}({parameters}):", f'    """{doc}"""', *(f"    {b}" for b in body), ""]))
 
 
-MAXIMUM = _small("maximum", "x, y", "NaN where an argument is; x for equal zeros.", "return y if y > x or y != y else x")
-MINIMUM = _small("minimum", "x, y", "NaN where an argument is; x for equal zeros.", "return y if y < x or y != y else x")
-CLAMP = _small("clamp", "index, last", "The index moved into 0 .. last.", "return 0 if index < 0 else last if index > last else index")
+CLAMP = _small("clamp", "index, last", "The index moved into 0 .. last.", "return max(min(index, last), 0)")
+
+
+def extreme(op: str, dtype: DType) -> DeviceFunction:
+    """`max_f32` and so on."""
+    t = dtype.value
+    better = f"y {'>' if op == 'max' else '<'} x"
+    test = f"({better}) | (y != y)" if dtype.floating else better
+    doc = "NaN where an argument is; x for equal zeros." if dtype.floating else "The larger." if op == "max" else "The smaller."
+    return _small(f"{op}_{t}", "x, y", doc, f"return {chosen(test, 'y', 'x', t)}")
 
 
 def floor_division(dtype: DType) -> DeviceFunction:
@@ -113,7 +120,7 @@ def combined(op: str, x: str, y: str, dtype: DType, functions: Functions) -> str
     """One step of a reduction."""
     if op == "add":
         return f"{x} + {y}" if dtype.floating else f"{dtype.value}({x} + {y})"
-    return f"{functions.use(MAXIMUM if op == 'max' else MINIMUM)}({x}, {y})"
+    return f"{functions.use(extreme(op, dtype))}({x}, {y})"
 
 
 def identity(op: str, dtype: DType) -> str:
@@ -149,7 +156,7 @@ def text_of(e: Expr, names: list[str], dim: Callable[[Dim], str], functions: Fun
             return f"{t}({dim(index)})"
         case Select():
             condition, x, y = names
-            return f"{x} if {condition} else {y}"
+            return chosen(condition, x, y, t)
         case Random(stream=stream, index=index, dtype=dtype):
             bits, uniform = (functions.use(f) for f in random_functions(dtype))
             return f"{uniform}({bits}({names[0]}, i64({stream}), {names[1]}, i64({dim(index)})))"
@@ -186,7 +193,7 @@ def _unary(op: str, dtype: DType, x: str, functions: Functions) -> str:
         case "abs":
             if dtype.floating:
                 return f"fabs_{t}({x})"
-            return x if dtype == DType.U8 else f"{t}(-{x}) if {x} < {t}(0) else {x}"
+            return x if dtype == DType.U8 else chosen(f"{x} < {t}(0)", f"{t}(-{x})", x, t)
         case _ if op in ROUNDING:
             return f"{ROUNDING[op]}_{t}({x})" if dtype.floating else x
         case _ if op in MATH:

@@ -144,7 +144,7 @@ class Scalar:
 
     def where(self, then: Any, otherwise: Any) -> Scalar:
         shape = then if isinstance(then, Scalar) else otherwise
-        return self.trace.add(f"{shape._other(then)} if {self.text} else {shape._other(otherwise)}", shape.name)
+        return self.trace.add(chosen(self.text, shape._other(then), shape._other(otherwise), shape.name), shape.name)
 
     def where_rarely(self, slow: Callable[[], Sequence[Scalar]], otherwise: Sequence[Scalar]) -> list[Scalar]:
         """Both sides are computed: what a trace prints is one straight line."""
@@ -214,6 +214,13 @@ def constant_text(value: float | int | bool, element: str) -> str:
             return f"{element}({'inf' if real > 0 else '-inf'})"
         return f"{element}({real!r})"
     return f"{element}({int(value)})"
+
+
+def chosen(condition: str, x: str, y: str, element: str) -> str:
+    """x where the condition holds, else y: one instruction where there is one, since branches make a kernel slow to compile."""
+    if element in ("u8", "bool"):
+        return f"{x} if {condition} else {y}"
+    return f"cuda.selp({condition}, {x}, {y})"
 
 
 @dataclass(frozen=True, slots=True)
