@@ -281,13 +281,34 @@ def _element(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: M
 
 
 def written_out(e: Reduce) -> bool:
-    """Whether a reduction becomes straight code: a window of several axes, or a handful of elements."""
+    """Whether a reduction becomes straight code: a window of several axes, or a handful of elements, and not too long a text."""
+    total = _points(e)
+    several = len([x for _, x in e.variables if x != 1]) > 1
+    return 1 <= total <= (UNROLLED if several else 4) and total * _written_size(e.body) <= LARGEST_EXPRESSION
+
+
+def _points(e: Reduce) -> int:
+    """The number of elements, 0 where it is not known before the program runs."""
     total = 1
     for _, extent in e.variables:
         if not isinstance(extent, int):
-            return False
+            return 0
         total *= extent
-    return 1 <= total <= (UNROLLED if len([x for _, x in e.variables if x != 1]) > 1 else 4)
+    return total
+
+
+def _written_size(e: Expr) -> int:
+    """Nodes of an expression once the reductions inside it are written out."""
+    sizes = 0
+    inside: set[int] = set()
+    for node in reversed(list(walk(e))):
+        if id(node) in inside:
+            continue
+        sizes += 1
+        if isinstance(node, Reduce):
+            inside.update(id(n) for n in walk(node.body))
+            sizes += _points(node) * _written_size(node.body) if written_out(node) else 8
+    return sizes
 
 
 def unroll_small(e: Expr) -> Expr:

@@ -33,8 +33,8 @@ def bounds(d: Dim, ranges: Ranges) -> tuple[int, int] | None:
     if remainder is not None:
         times, divisor, rest = remainder
         outside = bounds(rest, ranges)
-        corners = (0, times * (divisor - 1))
-        return None if outside is None else (outside[0] + min(corners), outside[1] + max(corners))
+        ends = (0, times * (divisor - 1))
+        return None if outside is None else (outside[0] + min(ends), outside[1] + max(ends))
     low = high = 0
     for monomial, coefficient in d.terms:
         lo, hi = 1, 1

@@ -14,6 +14,7 @@ from dslc.lowering.indices import coefficient, indices, map_indices, quotients, 
 
 BATCH = "batch"
 UNROLLED_STORES = 4
+UNROLLED_NODES = 240
 SMALL_WORK = 40_000  # scalar operations; less is not worth meeting at a barrier for
 
 
@@ -122,7 +123,8 @@ def _splittable(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) ->
 def _unroll(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> tuple[tuple[Store, ...], tuple[tuple[str, Dim], ...]]:
     """The small inner parts of split axes become straight code, so that a window's elements share what they compute."""
     for name, extent in axes:
-        if name.endswith("t") and isinstance(extent, int) and len(stores) * extent <= UNROLLED_STORES:
+        size = sum(1 for s in stores for _ in walk(s.value))
+        if name.endswith("t") and isinstance(extent, int) and len(stores) * extent <= UNROLLED_STORES and size * extent <= UNROLLED_NODES:
             stores = tuple(_substituted(s, {name: n}) for n in range(extent) for s in stores)
             axes = tuple(a for a in axes if a[0] != name)
     return stores, axes
