@@ -10,7 +10,18 @@ from dslc.frontend.format import format_source
 
 # How tightly an expression binds, by the levels of the grammar.
 _EXPR, _PIPE, _NAMED, _OR, _AND, _NOT, _COMPARE, _RANGE, _SUM, _PRODUCT, _PREFIX, _POWER, _POSTFIX, _ATOM = range(14)
-_LEVELS = {"or": _OR, "and": _AND, "+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "//": _PRODUCT, "%": _PRODUCT, "@": _PRODUCT}
+_LEVELS = {
+    "or": _OR,
+    "and": _AND,
+    "+": _SUM,
+    "-": _SUM,
+    "*": _PRODUCT,
+    "/": _PRODUCT,
+    "//": _PRODUCT,
+    "%": _PRODUCT,
+    "@": _PRODUCT,
+    "**": _POWER,
+}
 
 
 def unparse(file: s.File) -> str:
@@ -164,55 +175,70 @@ def _string(string: s.Str) -> str:
 
 def expression(node: s.Expr, level: int = _EXPR) -> str:
     """The text of an expression, in parentheses where it binds more loosely than `level`."""
-    text, own = _expression(node)
+    own = _level(node)
+    match node:
+        case s.Name(text):
+            pass
+        case s.Int(value, text):
+            text = text or str(value)
+        case s.Number(value, text) | s.Size(value, text):
+            text = text or _number(node)
+        case s.Str():
+            text = _string(node)
+        case s.Bool(value):
+            text = "true" if value else "false"
+        case s.Unary(op, operand):
+            text = f"{op}{' ' * (op == 'not')}{expression(operand, own)}"
+        case s.Binary("**", left, right):
+            text = f"{expression(left, _POSTFIX)} ** {expression(right, _PREFIX)}"
+        case s.Binary(op, left, right):
+            text = f"{expression(left, own)} {op} {expression(right, own + 1)}"
+        case s.Compare(op, left, right):
+            text = f"{expression(left, _RANGE)} {op} {expression(right, _RANGE)}"
+        case s.Range(start, stop):
+            text = f"{expression(start, _SUM)}..{expression(stop, _SUM)}"
+        case s.Apply(callee, args):
+            text = f"{expression(callee, _POSTFIX)}({', '.join(map(expression, args))})"
+        case s.Brackets(target, subscripts):
+            text = f"{expression(target, _POSTFIX)}[{', '.join(map(_subscript, subscripts))}]"
+        case s.Member(target, name):
+            text = f"{expression(target, _POSTFIX)}.{name.text}"
+        case s.NameAs(value, name):
+            text = f"{expression(value, _OR)} as {name.text}"
+        case s.Pipe(value, stages):
+            text = " ".join([expression(value, _NAMED), *map(_stage, stages)])
+        case s.IfExpr(condition, value, otherwise):
+            text = f"if {expression(condition, _PIPE)} then {expression(value, _PIPE)} else {expression(otherwise)}"
+        case s.ListExpr(items):
+            text = f"[{', '.join(map(expression, items))}]"
+        case s.TupleExpr(items):
+            text = f"({', '.join(map(expression, items))})"
+        case s.Scan():
+            text = _scan(node)
     return text if own >= level else f"({text})"
 
 
-def _expression(node: s.Expr) -> tuple[str, int]:
-    """An expression's text and how tightly it binds."""
+def _level(node: s.Expr) -> int:
+    """How tightly an expression binds."""
     match node:
-        case s.Name(text):
-            return text, _ATOM
-        case s.Int(value, text):
-            return text or str(value), _ATOM
-        case s.Number(value, text) | s.Size(value, text):
-            return text or _number(node), _ATOM
-        case s.Str():
-            return _string(node), _ATOM
-        case s.Bool(value):
-            return "true" if value else "false", _ATOM
-        case s.Unary("not", operand):
-            return f"not {expression(operand, _NOT)}", _NOT
-        case s.Unary(op, operand):
-            return f"{op}{expression(operand, _PREFIX)}", _PREFIX
-        case s.Binary("**", left, right):
-            return f"{expression(left, _POSTFIX)} ** {expression(right, _PREFIX)}", _POWER
-        case s.Binary(op, left, right):
-            own = _LEVELS[op]
-            return f"{expression(left, own)} {op} {expression(right, own + 1)}", own
-        case s.Compare(op, left, right):
-            return f"{expression(left, _RANGE)} {op} {expression(right, _RANGE)}", _COMPARE
-        case s.Range(start, stop):
-            return f"{expression(start, _SUM)}..{expression(stop, _SUM)}", _RANGE
-        case s.Apply(callee, args):
-            return f"{expression(callee, _POSTFIX)}({_exprs(args)})", _POSTFIX
-        case s.Brackets(target, subscripts):
-            return f"{expression(target, _POSTFIX)}[{', '.join(map(_subscript, subscripts))}]", _POSTFIX
-        case s.Member(target, name):
-            return f"{expression(target, _POSTFIX)}.{name.text}", _POSTFIX
-        case s.NameAs(value, name):
-            return f"{expression(value, _OR)} as {name.text}", _NAMED
-        case s.Pipe(value, stages):
-            return " ".join([expression(value, _NAMED), *map(_stage, stages)]), _PIPE
-        case s.IfExpr(condition, value, otherwise):
-            text = f"if {expression(condition, _PIPE)} then {expression(value, _PIPE)} else {expression(otherwise)}"
-            return text, _EXPR
-        case s.ListExpr(items):
-            return f"[{_exprs(items)}]", _ATOM
-        case s.TupleExpr(items):
-            return f"({_exprs(items)})", _ATOM
-        case s.Scan():
-            return _scan(node), _ATOM
+        case s.Unary(op):
+            return _NOT if op == "not" else _PREFIX
+        case s.Binary(op):
+            return _LEVELS[op]
+        case s.Compare():
+            return _COMPARE
+        case s.Range():
+            return _RANGE
+        case s.Apply() | s.Brackets() | s.Member():
+            return _POSTFIX
+        case s.NameAs():
+            return _NAMED
+        case s.Pipe():
+            return _PIPE
+        case s.IfExpr():
+            return _EXPR
+        case _:
+            return _ATOM
 
 
 def _stage(stage: s.Stage) -> str:

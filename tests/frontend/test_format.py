@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trees import files
 
 from dslc.diagnostics import DiagnosticError
+from dslc.frontend import syntax as s
 from dslc.frontend.format import LINE_LENGTH, format_source
 from dslc.frontend.lex import lex
 from dslc.frontend.parse import parse
@@ -24,6 +25,11 @@ LIBRARY = sorted(resource("models").rglob("*.dl")) + sorted(resource("std").rglo
 
 def comments(text: str) -> list[str]:
     return [c.text for c in lex(text, "x.dl").comments]
+
+
+def flat(tree: s.File) -> list[tuple[str, int, str]]:
+    """The nodes in order with the number of their children: `==` on a tree as deep as the limit would recurse too deep."""
+    return [(type(n).__name__, len(list(s.children(n))), getattr(n, "text", "")) for n in s.walk(tree)]
 
 
 def check_format(text: str) -> str:
@@ -203,3 +209,21 @@ def test_refuses_what_does_not_parse() -> None:
 def test_a_large_file_is_formatted_in_time() -> None:
     text = "const a = 1 # note\n" * 5000 + "const b = [" + "a, " * 5000 + "a]\n"
     assert len(check_format(text).splitlines()) > 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "const a = " + "f(" * 250 + "1" + ")" * 250,
+        "const a = " + "[" * 250 + "1" + "]" * 250,
+        "const a = " + "f[k = " * 120 + "1" + "]" * 120,
+        "const a = " + "if a then b else " * 250 + "c",
+        "block F() -> f32 { " + "if a { } else " * 250 + "{ } return 1 }",
+        "block F() -> f32 { " + "for a in b { " * 250 + "}" * 250 + " return 1 }",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_as_deep_as_the_parser_allows(text: str) -> None:
+    tree, diagnostics = parse(text)
+    assert not diagnostics
+    assert flat(parse(unparse(tree))[0]) == flat(parse(format_source(text))[0]) == flat(tree)
