@@ -101,6 +101,17 @@ def _check_dims(loaded: Loaded, request: Request) -> None:
         raise loaded.refuse()
 
 
+def _check_used(loaded: Loaded, request: Request, context: Context) -> None:
+    """A size that the program does not have is a misspelling."""
+    known = {*context.bound, *loaded.unit.dims}
+    for name in request.sizes:
+        if name not in known:
+            hint = did_you_mean(name, known) or (f"its sizes are {listed(sorted(known))}" if known else "it has none")
+            loaded.reporter.error("DL0103", f"there is no size `{name[:80]}` to bind", None, hint=hint)
+    if loaded.reporter.failed:
+        raise loaded.refuse()
+
+
 def _model(loaded: Loaded, name: str | None, request: Request) -> Elaborated:
     if name is None:
         if len(loaded.models) != 1:
@@ -111,6 +122,7 @@ def _model(loaded: Loaded, name: str | None, request: Request) -> Elaborated:
     program = build_model(context, find_model(context, loaded.unit, name.split("."), None))
     if program is None or loaded.reporter.failed:
         raise loaded.refuse()
+    _check_used(loaded, request, context)
     return Elaborated(_module(loaded, name, [(program, context)]), None, tuple(loaded.reporter.diagnostics))
 
 
@@ -127,6 +139,7 @@ def _recipe(loaded: Loaded, name: str, request: Request) -> Elaborated:
         if result.program is None or loaded.reporter.failed:
             raise loaded.refuse()
         built.append((result.program, context))
+        _check_used(loaded, request, context)
         if training:
             recipe = recipe_data(context, loaded.unit, train, result, result.program)
     if loaded.reporter.failed:

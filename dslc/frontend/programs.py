@@ -41,6 +41,7 @@ def new_context(files: Files, reporter: Reporter, unit: Unit, name: str, request
     floating = DType.F64 if request.double else _precision(reporter, unit)
     context = Context(reporter, files, ProgramBuilder(name), floating, dict(request.sizes))
     context.checking, context.double, context.steps = request.checking, request.double, request.steps
+    context.declared = frozenset(name for name, dim in unit.dims.items() if dim.size is not None)
     context.evaluate = partial(evaluate, context)
     context.run = partial(run, context)
     return context
@@ -120,6 +121,7 @@ def bind_sizes(context: Context, unit: Unit, types: Sequence[syntax.Type], known
             context.reporter.error("DL0513", f"the size {text} is not bound", node.span, hint=hint)
             sizes.values[text] = dims.name(text)
     context.sizes |= sizes.values
+    context.bound |= sizes.values.keys()
     if sizes.batch is not None and sizes.bound is not None:
         context.facts.append(Relation(dims.name(sizes.batch), "<=", sizes.bound))
     return sizes

@@ -86,7 +86,9 @@ class Context:
     program: ProgramBuilder
     floating: DType = DType.F32
     sizes: dict[str, Dim] = field(default_factory=dict)  # file-level dimensions of the root file, as bound
+    bound: set[str] = field(default_factory=set)  # the sizes that the program's inputs mention
     facts: list[Relation] = field(default_factory=list)
+    declared: frozenset[str] = frozenset()  # dimensions with a size of their own: `dim T = 128`
     checking: bool = False  # sizes are symbols; a decision that they leave open is no error
     double: bool = False  # read f32 as f64
     open_items: list[tuple[str, str]] = field(default_factory=list)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dslc.diagnostics import Note, Span
-from dslc.frontend.report import Refused
+from dslc.frontend.report import NeedsSize, Refused
 from dslc.frontend.scope import Context
 from dslc.frontend.values import ListValue, RangeValue, Results, Undecided, Value, describe, is_number, is_size
 from dslc.ir import dims, prove
@@ -94,7 +94,14 @@ def _number(context: Context, op: str, left: Dim | float, right: Dim | float, sp
             raise context.reporter.error("DL0302", f"`{op}` needs tensors, not {describe(left)} and {describe(right)}", span)
 
 
+def need_fixed(context: Context, size: Value) -> None:
+    """Where a size must be fixed: while checking, goes back to check with the declared sizes."""
+    if context.checking and isinstance(size, DimExpr) and dims.names(size) <= context.declared:
+        raise NeedsSize(dims.names(size))
+
+
 def _needs_size(context: Context, size: Value, span: Span) -> Refused:
+    need_fixed(context, size)
     return context.reporter.error(
         "DL0303", f"{size} is a run-time size here, not a number", span, hint="write the expression with tensors, or bind the size"
     )
@@ -293,6 +300,7 @@ def attribute(context: Context, kind: str, value: Value, what: str, span: Span, 
         value = ListValue((value,))
     if not expected.accepts(value):
         if isinstance(value, DimExpr):
+            need_fixed(context, value)
             raise context.reporter.error(
                 "DL0303", f"{what} is {expected.text}, and {value} is not fixed when compiled", span, hint="bind the size: dim T = 64, or --dim"
             )

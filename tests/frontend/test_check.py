@@ -38,6 +38,7 @@ def model(body: str, signature: str = "(x: f32[N, 4]) -> f32[N, 4]", before: str
         model("for _i in 0..T { x = x + 1 }  return x", before="dim T = 3"),
         model("if T > 2 { x = x + 1 } else { x = x * 2 }  return x", "(x: f32[N, T]) -> f32[N, T]"),
         model("return x * (if T > 2 then 1.0 else 2.0)", "(x: f32[N, T]) -> f32[N, T]"),
+        model("return x |> MaxPool2D[K]", "(x: f32[N, 3, 8, 8]) -> f32[N, 3, 4, 4]", before="dim K = 2"),
         model("return reshape[N, H * W](x)", "(x: f32[N, H, W]) -> f32[N, H * W]"),
         model("a, b = split[2, axis = 1](x) return a * b", "(x: f32[N, 2 * T]) -> f32[N, T]"),
     ],
@@ -119,6 +120,8 @@ def test_compiling_refuses_what_checking_leaves_open() -> None:
         elaborate(text, "test.dl", dims={"T": 5})
     with pytest.raises(DiagnosticError, match="DL0217"):
         elaborate(text, "test.dl", dims={"T": 0})
+    with pytest.raises(DiagnosticError, match="no size `Q`"):
+        elaborate(text, "test.dl", dims={"T": 2, "Q": 3})
 
 
 # --- lints -----------------------------------------------------------------------------------------------------------------
