@@ -1,12 +1,13 @@
-"""Long sums and means over the batch are cut in two: first each example by itself, then over the examples.
+"""Sums and means over the batch: long ones are cut in two, first each example by itself, then over the examples, in f64.
 
-    sum[axis = (0, 2, 3)](x) = sum[axis = 0](sum[axis = (2, 3)](x))
+    sum[axis = (0, 2, 3)](x) = cast[f32](sum[axis = 0](cast[f64](sum[axis = (2, 3)](x))))
 
 The first part has as many results as there are examples, so threads share it, it fuses with what makes x row by row, and its
-partial sums keep the rounding error small. The second is in f64: it has few terms, and large ones, and statistics of a batch
-and gradients by a channel are what networks are most sensitive to. The cut depends on the types alone: the bits are the same on
-any machine.
+partial sums keep the rounding error small. The second has few terms, so that f64 costs little there, and it is what statistics of
+a batch and gradients of biases depend on: a chain of f32 sums would lose a bit or two that other frameworks keep. The cut depends on
+the types alone: the bits are the same on any machine.
 """
+
 from __future__ import annotations
 
 from dslc.ir.builder import Builder
@@ -17,7 +18,7 @@ LONG = 64  # elements of one example; shorter sums stay whole
 
 
 def split_sums(graph: Graph) -> Graph:
-    """Cut every sum and mean over axis 0 and further axes of at least `LONG` elements an example."""
+    """Sums and means over axis 0 in f64; where an example has at least `LONG` elements, after a sum of each example."""
     builder = Builder(graph.inputs, graph.ops)
     builder.ops = []
     same: dict[Value, Value] = {}
@@ -36,20 +37,23 @@ def _cut(builder: Builder, op: Op) -> Value | None:
     axis, keep = op.attr("axis"), op.attr("keep")
     rank = x.type.rank
     axes = tuple(range(rank)) if axis is None else tuple(a % rank for a in (axis if isinstance(axis, tuple) else (axis,)))
-    inner = tuple(a for a in axes if a != 0)
-    if 0 not in axes or not inner or not x.type.dtype.floating:
+    if 0 not in axes or x.type.shape[0] == 1 or not x.type.dtype.floating:
         return None
+    inner = tuple(a for a in axes if a != 0)
     size = 1
     for a in inner:
         extent = x.type.shape[a]
         if not isinstance(extent, int):
             return None
         size *= extent
-    if size < LONG:
+    if size < LONG and x.type.dtype == DType.F64:
         return None
     builder.span = op.span
-    partial: Value = builder.sum(x, axis=inner, keep=keep)
-    total = builder.sum(builder.cast(partial, dtype=DType.F64), axis=(0,), keep=keep)
+    if size >= LONG:
+        partial = builder.sum(x, axis=inner, keep=keep)
+        total = builder.sum(builder.cast(partial, dtype=DType.F64), axis=(0,), keep=keep)
+    else:
+        total = builder.sum(builder.cast(x, dtype=DType.F64), axis=axis, keep=keep)
     if op.kind == "mean":
         total = builder.div(total, builder.extent(size=x.type.shape[0] * size, dtype=DType.F64))
     result: Value = builder.cast(total, dtype=x.type.dtype)
