@@ -93,6 +93,10 @@ def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[t
     order = [a for a in (*reductions.outside, *((reductions.cut,) if reductions.cut else ()), *reductions.inside) if a in members]
     other = "b" if operand == "a" else "a"
     for lanes in members:
+        if lanes.reduction and _stride(lanes, other) == 1:  # lanes along the reduction: both operands are read in vectors
+            outer = [a.name for a in order if a is not lanes] + [a.name for a in members if not a.reduction]
+            yield _relaid(c, operand, [*outer, lanes.name])
+            continue
         if lanes.reduction or _stride(lanes, other):
             continue
         around = [a for a in members if not a.reduction and a is not lanes]
@@ -104,6 +108,10 @@ def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[t
             names += [f"{lanes.name}.o"] if width != extent else []
             names += [a.name for a in order] + [f"{lanes.name}.i" if width != extent else lanes.name]
             yield _relaid(split, operand, names)
+    for dot in members:  # lanes along the reduction, where the other operand has them side by side
+        if dot.reduction and _stride(dot, other) == 1:
+            outputs = [a for a in members if not a.reduction]
+            yield _relaid(c, operand, [a.name for a in outputs] + [a.name for a in order if a is not dot] + [dot.name])
 
 
 def split_axis(c: Contraction, name: str, inner: int) -> Contraction:
