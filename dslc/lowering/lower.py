@@ -1,10 +1,13 @@
 """A program's graph -> steps: kernels as loop programs, their arguments, and where every buffer lies."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dslc.ir.module import Program
 from dslc.lowering.fuse import Nest, fuse
 from dslc.lowering.kernels import join, kernels_of
-from dslc.lowering.operands import border, default_layout
+from dslc.lowering.layout import Layout, row_major
+from dslc.lowering.operands import VECTOR_CHANNELS, border, default_layout
 from dslc.lowering.prepare import contraction_steps, prepare, without_epilogue
 from dslc.lowering.steps import Lowered, Lowering, Place, Step
 from dslc.lowering.updates import bind_outputs, ordered
@@ -19,7 +22,7 @@ def lower(program: Program) -> Lowered:
     nests = ordered(state, nests)
     for nest in nests:
         if nest.value not in state.places:
-            state.places[nest.value] = Place("arena", "", default_layout(nest.value.type))
+            state.places[nest.value] = Place("arena", "", _layout(nest))
     nests = prepare(state, nests)
     steps: list[Step] = []
     group: list[list[Nest]] = []
@@ -47,3 +50,12 @@ def lower(program: Program) -> Lowered:
             group = [[nest]]
     steps += kernels_of(state, group)
     return Lowered(program, tuple(steps), state.places, state.constants, outputs, state.bound)
+
+
+def _layout(nest: Nest) -> Layout:
+    """A nest's own layout. The gradient of a convolution's weights [O, I, k, k] is made in vectors over O, so O stands innermost."""
+    t = nest.value.type
+    wide = t.rank == 4 and isinstance(t.shape[0], int) and t.shape[0] >= VECTOR_CHANNELS
+    if wide and nest.contraction is not None and nest.contraction.kind == "conv2d_weight_grad":
+        return replace(row_major(t.shape), order=(1, 2, 3, 0))
+    return default_layout(t)
