@@ -24,7 +24,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow and not peer and not gpu'
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,12 @@ def split_name(where: str) -> tuple[str, str | None]:
 
 
 def _is_file(path: Path) -> bool:
+    return _is(path, Path.is_file)
+
+
+def _is(path: Path, what: Callable[[Path], bool]) -> bool:
     try:
-        return path.is_file()
+        return what(path)
     except (OSError, ValueError):  # a name that no file can have
         return False
 
@@ -74,7 +79,7 @@ def _read(path: Path, shown: str | None = None) -> Source:
 
 def _missing(path: Path, known: dict[str, Path]) -> DiagnosticError:
     shown = str(path)[:200]
-    if path.is_dir():
+    if _is(path, Path.is_dir):
         return DiagnosticError(Diagnostic("DL0801", f"{shown} is a folder", hint="name the .dl file in it"))
     try:
         nearby = [str(p) for p in path.parent.glob("*.dl")]
