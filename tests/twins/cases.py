@@ -78,6 +78,11 @@ CASES = {
 }
 
 
+def relative_error(found: Array, expected: Array) -> float:
+    """max |found - expected| over max |expected|."""
+    return float(np.abs(found.astype(np.float64) - expected).max() / np.abs(expected).max())
+
+
 def sizes(case: Case, full: bool) -> Mapping[str, int]:
     return case.full if full else case.narrow
 
@@ -137,7 +142,7 @@ def train_program(case: Case, full: bool, precision: str | None, optimizer: str 
     """The recipe that trains the case's model with an optimizer; its training program also gives the logits."""
     rate = OPTIMIZERS.get(optimizer, optimizer)
     recipe = (
-        f"train twin {{\n  data image: f32[N, 1, S, S], label: i64[N] from \"digits\"\n"
+        f'train twin {{\n  data image: f32[N, 1, S, S], label: i64[N] from "digits"\n'
         f"  minimize cross_entropy({case.model}(image), label) over {case.model} with {rate}\n  epochs 1  batch 64\n}}\n"
     )
     text = (FOLDER / case.file).read_text(encoding="utf-8") + GRADIENT + recipe
@@ -207,7 +212,9 @@ def _wide(ports: Any, name: str) -> bool:
     return any(p.name == name and p.dtype == "f64" for p in ports)
 
 
-def results(case: Case, full: bool, precision: str | None, draws: list[Arrays], cache: Path | None = None, width: int | None = None) -> list[Arrays]:
+def results(
+    case: Case, full: bool, precision: str | None, draws: list[Arrays], cache: Path | None = None, width: int | None = None
+) -> list[Arrays]:
     """What dslc computes for each draw."""
     found: list[Arrays] = [{} for _ in draws]
     runner = Runner(infer_program(case, full, precision), "infer", draws[0], 0, cache, width)

@@ -1,0 +1,95 @@
+"""dslc against PyTorch: the same networks, batches, initial values and dropout masks.
+
+In f64 every output, gradient, running statistic and parameter after three optimizer steps agrees to 1e-9 of the tensor's largest
+element. In f32 the error against f64 is at most twice PyTorch's own. A largest error is a noisy thing in a small tensor, so it
+is the median over 16 draws of data, initial values and masks that is compared, and no draw may be worse than four times
+PyTorch's worst; where PyTorch's error is less than half a unit in the last place, half a unit stands for it.
+
+Narrow networks are compared with the arrays in `stored/` (see `make.py`). The full ones are compared with PyTorch live:
+`DSLC_TWIN_PYTHON=/path/to/python pytest -m peer tests/twins`, with an interpreter that has PyTorch.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.twins.cases import CASES, Arrays, Case, inputs, relative_error, results
+from tests.twins.make import STORED, errors, twin
+
+AGREE = 1e-9
+FACTOR = 2.0
+WORST = 4.0
+HALF_ULP = 2.0**-25
+PYTHON = os.environ.get("DSLC_TWIN_PYTHON", "")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Object code that the networks share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def agree(found: list[Arrays], expected: list[Arrays]) -> None:
+    for got, want in zip(found, expected, strict=False):
+        assert got.keys() == want.keys()
+        wrong = {name: error for name in want if not (error := relative_error(got[name], want[name])) <= AGREE}
+        assert wrong == {}
+
+
+def as_exact(found: Arrays, peer: Arrays, worst: float) -> None:
+    """Errors of dslc in f32 beside PyTorch's."""
+    assert found.keys() == peer.keys()
+    wrong = {}
+    for name in peer:
+        middle = float(np.median(found[name])) / max(float(np.median(peer[name])), HALF_ULP)
+        most = float(found[name].max()) / max(float(peer[name].max()), HALF_ULP)
+        if not (middle <= FACTOR and most <= worst):
+            wrong[name] = f"{middle:.2f} times PyTorch's error in the median, {most:.2f} times in the worst of {len(found[name])} draws"
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_narrow_networks_agree_with_stored_arrays(case: Case, cache: Path) -> None:
+    with np.load(STORED / f"{case.model}.npz") as file:
+        stored = dict(file)
+    peer = {name.removeprefix("error:"): array for name, array in stored.items() if name.startswith("error:")}
+    draws = [inputs(case, False, n) for n in range(len(next(iter(peer.values()))))]
+    wide = results(case, False, "f64", draws, cache)
+    agree(wide, [{name: stored[f"{n}:{name}"] for name in peer} for n in range(2)])
+    as_exact(errors(wide, results(case, False, None, draws, cache)), peer, WORST)
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(not PYTHON, reason="DSLC_TWIN_PYTHON names no interpreter with PyTorch")
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_full_networks_agree_with_pytorch(case: Case, cache: Path) -> None:
+    """Of a wide layer some gradients are so near 0 that Adam's division makes noise of them, so one draw says nothing there."""
+    draws = [inputs(case, True, n) for n in range(8)]
+    expected, single = twin(case, draws, PYTHON)
+    wide = results(case, True, "f64", draws, cache)
+    agree(wide, expected)
+    as_exact(errors(wide, results(case, True, None, draws, cache)), errors(expected, single), np.inf)
+
+
+def test_stored_arrays_are_small() -> None:
+    assert sum(file.stat().st_size for file in STORED.iterdir()) < 5e6
+
+
+def test_a_wrong_result_is_found() -> None:
+    """The comparison itself: an error of 2e-9 and one of three times PyTorch's do not pass."""
+    right = {"x": np.array([1.0, 0.5])}
+    agree([right], [right])
+    with pytest.raises(AssertionError):
+        agree([{"x": np.array([1.0, 0.5 + 2e-9])}], [right])
+    with pytest.raises(AssertionError):
+        agree([{"x": np.array([1.0, np.nan])}], [right])
+    peer = {"x": np.full(16, 1e-6)}
+    as_exact({"x": np.full(16, 1.9e-6)}, peer, WORST)
+    with pytest.raises(AssertionError):
+        as_exact({"x": np.full(16, 3e-6)}, peer, WORST)
+    with pytest.raises(AssertionError):
+        as_exact({"x": np.array([*np.full(15, 1e-6), 5e-6])}, peer, WORST)
