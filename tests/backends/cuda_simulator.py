@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from dslc import compiler
 from dslc.backends.cpu.build import Workers
 from dslc.backends.cuda import device
+from dslc.backends.cuda.kernel import CudaProgram
 from dslc.backends.cuda.target import emit_program
 from dslc.frontend import elaborate
 from dslc.interpret import interpret
@@ -73,8 +75,14 @@ def same_bits(got: Array, want: Array, name: str) -> None:
     )
 
 
+def in_one_block(program: CudaProgram) -> CudaProgram:
+    """The program with a single block for every kernel."""
+    kernels = {key: replace(kernel, launch=replace(kernel.launch, grid=(1, 1))) for key, kernel in program.kernels.items()}
+    return replace(program, kernels=kernels)
+
+
 def mlp() -> None:
-    """Three training steps and an evaluation."""
+    """Three training steps, the last with one block a kernel, and an evaluation."""
     module = narrow_mlp()
     rng = np.random.default_rng(5)
     state: dict[str, Array] = {}
@@ -96,6 +104,8 @@ def mlp() -> None:
                 "label": rng.integers(0, 3, BATCH),
             }
             original = module.programs[name]
+            if step == 2:
+                runner.program = in_one_block(runner.program)
             want = interpreted(done.program, state, inputs, settings)
             got = runner(inputs, settings, BATCH)
             cpu = executable.call(name, inputs, settings)

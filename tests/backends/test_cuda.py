@@ -52,7 +52,10 @@ def simulate(*arguments: str) -> str:
 
 
 def test_training_steps_of_the_mlp_agree_with_the_interpreter_and_the_cpu() -> None:
-    """Forward, backward, AdamW and metrics at 12-8-8-3, batch 5: the interpreter's results to rounding, the CPU kernels' to the bit."""
+    """Forward, backward, AdamW and metrics at 12-8-8-3, batch 5: the interpreter's results to rounding, the CPU kernels' to the bit.
+
+    The third step runs every kernel in one block: the launch changes no result.
+    """
     said = simulate("mlp")
     assert said.count("train step") == 3 and said.count("evaluate step") == 1
 
@@ -110,13 +113,6 @@ def test_sources_are_plain_python_over_their_arguments() -> None:
         assert 1 <= x <= 65535 and 1 <= y <= 65535 and 32 <= across * down <= 1024
 
 
-def test_no_kernel_depends_on_the_launch() -> None:
-    """Every loop over blocks and threads walks on by the size of the grid: fewer blocks only take longer."""
-    for label, kernel in kernels_of("mlp").values():
-        for loop in re.findall(r"range\(([^\n]*cuda\.(?:grid|blockIdx)[^\n]*)\):", kernel.text):
-            assert "cuda.grid" in loop.rsplit(", ", 1)[1], label
-
-
 def test_command_writes_sources_and_plan(tmp_path: Path) -> None:
     code = cuda_code(resource("models") / "mlp.dl", "mlp")
     files = code.write(tmp_path / "out")
@@ -147,9 +143,14 @@ def test_ptx_without_the_compiler_is_refused() -> None:
 # ---- PTX and machine code -----------------------------------------------------------------------------------------------
 
 
+EXACT_FACTOR = re.compile(r"0(?:f..[08]00000|d...0000000000000);")  # a power of two, where NVVM writes a product for a quotient
+
+
 def check_ptx(text: str, kernel: CudaKernel) -> None:
     """No instruction that changes bits: nothing flushed or approximate, no product that could be joined with a sum, no call."""
-    assert not re.findall(r"^.*(?:\.ftz|\.approx|\bmul\.f(?:32|64)|\bdiv\.full|\bcall\b).*$", text, re.MULTILINE)
+    products = [line for line in re.findall(r"^.*\bmul\.f(?:32|64).*$", text, re.MULTILINE) if not EXACT_FACTOR.search(line)]
+    assert products == []
+    assert not re.findall(r"^.*(?:\.ftz|\.approx|\bdiv\.full|\bcall\b).*$", text, re.MULTILINE)
     assert "fma.rn" not in text or "fma_f" in kernel.text
 
 
