@@ -207,8 +207,8 @@ def with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
     return e
 
 
-def walk(e: Expr) -> Iterator[Expr]:
-    """Every distinct node once, operands first."""
+def walk(e: Expr, into_reductions: bool = True) -> Iterator[Expr]:
+    """Every distinct node once, operands first. What stands inside a Reduce can be left to the loop that it becomes."""
     seen: set[int] = set()
     stack: list[tuple[Expr, bool]] = [(e, False)]
     while stack:
@@ -220,23 +220,7 @@ def walk(e: Expr) -> Iterator[Expr]:
             continue
         seen.add(id(node))
         stack.append((node, True))
-        stack.extend((c, False) for c in reversed(children(node)))
-
-
-def walk_outside_reduce(e: Expr) -> Iterator[Expr]:
-    """Nodes in order, operands first; what stands inside a Reduce is left to the loop that it becomes."""
-    seen: set[int] = set()
-    stack: list[tuple[Expr, bool]] = [(e, False)]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            yield node
-            continue
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        stack.append((node, True))
-        if not isinstance(node, Reduce):
+        if into_reductions or not isinstance(node, Reduce):
             stack.extend((c, False) for c in reversed(children(node)))
 
 

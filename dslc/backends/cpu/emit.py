@@ -32,7 +32,7 @@ from dslc.ir.loops import (
     Unary,
 )
 from dslc.ir.types import DType
-from dslc.lowering.indices import children, coefficient, walk, walk_outside_reduce
+from dslc.lowering.indices import children, coefficient, walk
 
 LANES = 16  # canonical lanes of a reduction
 
@@ -171,7 +171,7 @@ class Emitter:
 
     def value(self, e: Expr) -> str:
         """The name (or short text) of a vector that holds `e`."""
-        for node in walk_outside_reduce(e):
+        for node in walk(e, into_reductions=False):
             self.define(node)
         return self.name_of(e)
 
