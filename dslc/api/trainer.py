@@ -12,8 +12,8 @@ from dslc.api.compilation import Progress, Ready, obtain, options_of, request_of
 from dslc.api.program import SAVED, initialise
 from dslc.api.sources import Source
 from dslc.data import DataSet, Field
-from dslc.diagnostics import DiagnosticError
-from dslc.ir.plan import MemoryReport, PortPlan
+from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.ir.plan import ExecutablePlan, MemoryReport, PortPlan, memory_report
 from dslc.ir.recipe import Recipe
 from dslc.runtime.convert import Array
 from dslc.runtime.executable import Executable
@@ -71,6 +71,7 @@ class Trainer:
         self.recipe: Recipe = changed if save else replace(changed, save=None)
         folders = [*map(Path, data_folders), *options.data]
         self.data: DataSet = _data(self.recipe, folders, data, request.source)
+        _within_budget(self.recipe, self._ready.plan, self.data)
         self._executable = self._ready.executable(options.threads)
         initialise(self._executable, self.recipe.seed)
         self._own: dict[str, float | int] = {}  # settings of `train_on`
@@ -232,3 +233,11 @@ def _names(ports: Sequence[PortPlan], fields: Sequence[Field]) -> tuple[str, ...
 def _saved_name(name: str, role: str) -> str:
     """Weights go by their path; all else has a slash in its name, so that who loads weights can tell."""
     return name if role in SAVED else f"{role}/{name}"
+
+
+def _within_budget(recipe: Recipe, plan: ExecutablePlan, data: DataSet) -> None:
+    """Refuses a training step that would take more memory than the recipe's `budget`, before it is taken (DL0730)."""
+    needed = memory_report(plan, TRAIN, min(recipe.batch, data.train.count)).total
+    if recipe.budget is not None and needed > recipe.budget:
+        what = f"a step of '{recipe.name}' at batch {recipe.batch} takes {needed:,} bytes; the budget is {recipe.budget:,}"
+        raise DiagnosticError(Diagnostic("DL0730", what, recipe.span, hint="train with a smaller batch, or raise `budget`"))

@@ -1,4 +1,4 @@
-"""DL0720 to DL0729: settings of a run, checkpoints, and what goes wrong while training."""
+"""DL0720 to DL0730: settings of a run, checkpoints, and what goes wrong while training."""
 
 from __future__ import annotations
 
@@ -110,5 +110,16 @@ EXPLANATIONS = (
         "pip install dslc",
         "pip install 'dslc[plot]'",
         "sh",
+    ),
+    Explanation(
+        "DL0730",
+        "Training would take more memory than the recipe's budget",
+        """
+        The memory of a training step is known exactly before it runs: parameters, optimizer states and the arena at the recipe's batch.
+        `budget 2GiB` refuses more than that.
+        """,
+        "batch 4096  budget 64MiB",
+        "batch 64  budget 64MiB",
+        "text",
     ),
 )

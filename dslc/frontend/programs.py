@@ -23,6 +23,7 @@ from dslc.ir.module import PortKind, Program
 from dslc.ir.prove import Relation
 from dslc.ir.types import DType
 
+LARGEST_BATCH = 1 << 16  # of a recipe whose file declares no bound: memory is taken for the batch at hand, not for this
 FAMILIES = ("norm", "softmax", "loss")
 
 
@@ -110,8 +111,10 @@ def bind_sizes(context: Context, unit: Unit, types: Sequence[syntax.Type], known
             sizes.values[text] = dims.name(text)
             if bound is not None:
                 context.facts.append(Relation(dims.name(text), "<=", bound))
+        elif bound == 1 and not batched:
+            sizes.values[text] = 1  # nothing is left open
         elif text in leading and sizes.batch is None and (bound is not None or (batched and (dim is None or dim.size is None))):
-            sizes.values[text], sizes.batch, sizes.bound = dims.name(text), text, bound
+            sizes.values[text], sizes.batch, sizes.bound = dims.name(text), text, bound or LARGEST_BATCH
         elif dim is not None and dim.size is not None:
             sizes.values[text] = _declared_size(context, unit, dim)
         elif bound is not None:

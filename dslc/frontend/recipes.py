@@ -230,6 +230,7 @@ def recipe_data(context: Context, unit: Unit, train: syntax.Train, built: Built,
         augment=built.augment,
         settings=defaults,
         save=read_saves(context, train),
+        budget=settings.budget,
         base=unit.folder or Path(),
         span=built.source.span,
     )

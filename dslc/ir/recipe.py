@@ -40,7 +40,7 @@ class Recipe:
     """One `train` item. Without `epochs` and `steps` it trains one epoch; with both it ends at whichever comes first.
 
     `validate`: the test examples are evaluated after every so many epochs, and after the last; 0 means never.
-    `settings` are run-time values such as learning rates that a user may set by name without recompilation.
+    `budget` is the most bytes that training may take. `settings` are run-time values such as learning rates that a user may set by name without recompilation.
     `base` is the folder of the `.dl` file, for data files; `span` is where the data source is named.
     """
 
@@ -56,6 +56,7 @@ class Recipe:
     augment: tuple[str, ...] = ()
     settings: tuple[tuple[str, float | int], ...] = ()
     save: SavePlan | None = None
+    budget: int | None = None
     base: Path = Path()
     span: Span | None = None
 
