@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import gcd, inf
+from math import gcd, inf, prod
 
 from dslc.ir.types import DType
 from dslc.lowering.contraction import Axis, Contraction, Reduction, coefficient, normalise, order_reduction
@@ -21,6 +21,9 @@ L1_BYTES = 32 << 10  # of 32 to 48 KiB
 AHEAD_BYTES = 256 << 10  # a vector operand of this size is not expected in the second-level cache when a panel is first read
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
 FMA_LATENCY = 4
+CACHE_WAYS = 8  # lines at one distance of 4 KiB that the first-level cache holds
+LONG_SUM = 64  # steps from which the end of a tile costs little
+THREADS = 2  # that tiles should divide among; any number runs correctly
 TILE_CYCLES = 20.0  # calling a tile and starting its loops
 
 
@@ -175,7 +178,7 @@ def _roles(c: Contraction) -> Iterator[_Roles]:
         only_vector = [a for a in c.outputs if _stride(a, vector) and not _stride(a, scalar)]
         for lanes in c.outputs:
             if lanes.extent is not None and not _stride(lanes, scalar):
-                others = [a for a in only_vector if a is not lanes]
+                others = [a for a in only_vector if a is not lanes and _window(c, a, vector)]
                 for rows in _subsets(only_scalar):
                     for columns in [(), *((a,) for a in others)]:
                         yield _Roles(scalar, vector, None, lanes, rows, columns)
@@ -186,6 +189,11 @@ def _roles(c: Contraction) -> Iterator[_Roles]:
                 for rows in _subsets(only_scalar):
                     for columns in _subsets(only_vector):
                         yield _Roles(scalar, vector, dot, None, rows, columns)
+
+
+def _window(c: Contraction, axis: Axis, vector: str) -> bool:
+    """Whether neighbours along the axis read overlapping parts of the vector operand; else they are streams of their own."""
+    return any(a.reduction and abs(_stride(a, vector)) >= abs(_stride(axis, vector)) for a in c.reductions)
 
 
 def _subsets(axes: list[Axis]) -> list[tuple[Axis, ...]]:
@@ -242,7 +250,8 @@ def _vector_segments(c: Contraction, axis: Axis, vectors: int, width: int) -> Ti
     full, left = divmod(extent, size)
     dense = axis.c == 1 and all(coefficient(store.address, axis.name) == 1 for store in c.also)
     overlap = size - left if left else 0
-    if full and left and dense and (overlap < width or (overlap == width and full >= 8)):
+    long = sum(1 for a in c.reductions if a.extent is None) or prod(a.extent or 1 for a in c.reductions) >= LONG_SUM
+    if full and left and dense and long and (overlap < width or (overlap == width and full >= 8)):
         return Tiled(axis, (Segment(0, size, full + 1),), overlap)  # no second variant of the tile
     segments = [Segment(0, size, full)] if full else []
     if left:
@@ -308,8 +317,9 @@ def _cycles(
     split = _split_loads(c, roles, lanes, width)
     stored = 1.0 if lanes is None or lanes.axis.c == 1 else float(min(width, lanes.axis.extent or 1))
     panel = steps * (lanes.size if lanes else width) * _product(columns) * c.dtype.size
-    from_l2 = _bytes_a_cycle(c, roles, lanes) if panel > L1_BYTES else inf
+    from_l2 = _bytes_a_cycle(c, roles, lanes, panel, steps)
     chunks = max(1.0, steps / reduction.steps)
+    crowded = roles.dot is None and any(_stride(t.axis, roles.scalar) * c.dtype.size % 4096 == 0 for t in rows)
     total = 0.0
     variants = set()
     row_sizes, column_sizes = _sizes(rows), _sizes(columns)
@@ -322,21 +332,25 @@ def _cycles(
                 count = row * wide
                 loads = wide * split + (row * (each * split if roles.dot is not None else 1))
                 step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
+                step *= 1.15 if row > CACHE_WAYS and crowded else 1.0
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
                 step = max(step, wide * width * c.dtype.size / each / from_l2)
                 end = count * (2.0 + stored) if roles.dot is None else 4.0 * row * column + 10
                 total += v_count * r_count * c_count * (steps * step + chunks * (end + TILE_CYCLES))
                 variants.add((vectors, row, column))
-    return around * total * (1 + 0.01 * len(variants))
+    tiles = around * len(vector_sizes) * sum(row_sizes.values()) * sum(column_sizes.values())
+    idle = -(-tiles // THREADS) * THREADS / tiles  # tiles that do not divide among the threads
+    return around * total * idle * (1 + 0.01 * len(variants))
 
 
-def _bytes_a_cycle(c: Contraction, roles: _Roles, lanes: Tiled | None) -> float:
-    """How fast the vector operand comes from the second-level cache: slower where each step of the reduction is a row further,
-    slowest where rows are a power of two apart and fall into few cache sets. Measured."""
+def _bytes_a_cycle(c: Contraction, roles: _Roles, lanes: Tiled | None, panel: int, steps: int) -> float:
+    """How fast the vector operand arrives. A panel that is dense in memory comes from the first-level cache if it fits, else
+    from the second. Where each step of the reduction is a row further, rows a power of two apart fall into few cache sets.
+    Measured."""
     innermost = min((abs(_stride(a, roles.vector)) for a in c.reductions if a is not roles.dot and _stride(a, roles.vector)), default=0)
     distance = innermost * c.dtype.size
-    if lanes is None or innermost <= lanes.size or distance < 1024:
-        return 32.0
+    if lanes is None or innermost <= lanes.size or distance < 1024 or steps <= 32:
+        return inf if panel <= L1_BYTES else 32.0
     return 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
 
 
@@ -425,7 +439,7 @@ def _grid(s: Schedule) -> tuple[GridLoop, ...]:
             spans.append((extent, s.stride(a, s.scalar)))
             inside.insert(0, a)
             continue
-        if tiles(a) > 1 and vector:
+        if tiles(a) > 1 and vector and (a.extent is not None or a.name in tiled):
             per_tile = extent / tiles(a)
             fit = max(1, int(budget / max(1, _footprint([*spans, (max(1, round(per_tile)), s.stride(a, s.scalar))]))))
             count = -(-tiles(a) // -(-tiles(a) // fit))

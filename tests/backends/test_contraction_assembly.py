@@ -1,0 +1,146 @@
+"""What the machine code of contractions looks like: full vectors, no stack and no foreign calls in the inner loops."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+import pytest
+from contractions import matmul
+from numba import types
+from numba.extending import intrinsic
+from test_contraction import CASES, conv_nhwc, weight_gradient_nhwc
+
+from dslc.backends.cpu.contract import emit
+from dslc.backends.cpu.native import compile_object
+from dslc.lowering.contraction import Contraction
+from dslc.lowering.tiling import plan
+
+pytestmark = pytest.mark.skipif("x86" not in llvm.get_default_triple(), reason="reads x86 assembly")
+
+FEATURES = llvm.get_host_cpu_features()
+WIDTH = 16 if FEATURES.get("avx512f") else 8
+REGISTER = {16: "%zmm", 8: "%ymm"}[WIDTH]
+ARITHMETIC = re.compile(r"^\s+v(fn?m(add|sub)\w*|add|sub|mul|div|max|min|sqrt)[ps][sd]\s")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An innermost loop: its instructions from the label that is jumped back to."""
+
+    lines: tuple[str, ...]
+
+    @property
+    def arithmetic(self) -> list[str]:
+        return [line for line in self.lines if ARITHMETIC.match(line)]
+
+
+def innermost_loops(assembly: str) -> Iterator[Loop]:
+    lines = [line for line in assembly.splitlines() if not re.match(r"\s*(\.(?!LBB)|#|$)", line)]
+    labels = {m.group(1): n for n, line in enumerate(lines) if (m := re.match(r"(\.LBB\w+):", line))}
+    spans = set()
+    for n, line in enumerate(lines):
+        jump = re.match(r"\s+j\w+\s+(\.LBB\w+)", line)
+        if jump and jump.group(1) in labels and labels[jump.group(1)] <= n:
+            spans.add((labels[jump.group(1)], n))
+    for start, end in sorted(spans):
+        if not any((start, end) != other and start <= other[0] and other[1] <= end for other in spans):
+            yield Loop(tuple(lines[start : end + 1]))
+
+
+def complaints(assembly: str) -> list[str]:
+    """What is wrong with a contraction's machine code; empty where nothing is."""
+    found = []
+    stack = r"\(%r[sb]p" if re.search(r"mov\w*\s+%rsp, %rbp", assembly) else r"\(%rsp"  # else rbp is a register like the others
+    hot = [loop for loop in innermost_loops(assembly) if any("fmadd" in line for line in loop.arithmetic)]
+    if not hot:
+        found.append("no inner loop multiplies and adds")
+    for loop in hot:
+        full = [line for line in loop.arithmetic if REGISTER in line]
+        if len(full) < 0.9 * len(loop.arithmetic):
+            found.append(f"{len(full)} of {len(loop.arithmetic)} floating-point instructions are full width")
+        found += [f"stack access: {line.strip()}" for line in loop.lines if re.search(stack, line)]
+    defined = set(re.findall(r"^(\w[\w.$]*):", assembly, re.M))
+    for target in re.findall(r"\scall\w*\s+(\S+)", assembly):
+        if target.split("@")[0] not in defined:
+            found.append(f"calls {target}")
+    return found
+
+
+SHAPES: dict[str, Contraction] = {
+    "gemm": matmul(128, 768, 768),
+    "gemm, run-time rows": matmul(None, 512, 784),
+    "gemm, tails": matmul(None, 84, 120),
+    "dot form": matmul(None, 96, 512, b_columns=False),
+    "conv": conv_nhwc(None, 58, 58, 64, 64, 3),
+    "conv, few channels": CASES["conv, channels first"],
+    "weight gradient": weight_gradient_nhwc(None, 16, 16, 64, 64, 3),
+    "weight gradient, few channels": CASES["conv weight gradient, channels first"],
+    "epilogue": CASES["bias and gelu, tails"],
+    "chunks": CASES["epilogue after chunks"],
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_inner_loops(shape: str) -> None:
+    source = emit(plan(SHAPES[shape], WIDTH))
+    assert complaints(compile_object(source.text, source.entry, WIDTH, assembly=True)[2]) == []
+
+
+# ---- the test itself is tested: each planted fault is found ---------------------------------------------------------
+
+
+@intrinsic
+def scalar_load(typingctx: Any, p: types.Type, i: types.Type) -> Any:
+    """Element i of a float pointer as a plain number."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: list[Any]) -> Any:
+        memory = sig.args[0].element.memory
+        return builder.load(builder.gep(args[0], [args[1]], source_etype=memory), typ=memory, align=4)
+
+    return types.float32(p, types.intp), codegen
+
+
+SCALAR = """
+def kernel(row, thread, threads, batch):
+    a = ptr_f32(arg(row, 0))
+    total = scalar_load(a, 0)
+    for k in range(batch):
+        total = scalar_load(a, k) * scalar_load(a, k + 7) + total
+    vstore_f32(a, 0, fma(splat_f32(total), vload_f32(a, 0), vload_f32(a, 16)))
+    c = vload_f32(a, 0)
+    for k in range(batch):
+        c = fma(c, c, c) * splat_f32(scalar_load(a, k) + scalar_load(a, k + 1) + scalar_load(a, k + 2))
+    vstore_f32(a, 0, c)
+"""
+
+
+def spilling() -> str:
+    """More accumulators than there are registers."""
+    lines = ["def kernel(row, thread, threads, batch):", "    a = ptr_f32(arg(row, 0))"]
+    lines += [f"    c{i} = vload_f32(a, {64 * i})" for i in range(48)]
+    lines += ["    for k in range(batch):", "        x = vload_f32(a, k)"]
+    lines += [f"        c{i} = fma(x, x, c{i})" for i in range(48)]
+    lines += [f"    vstore_f32(a, {64 * i}, c{i})" for i in range(48)]
+    return "\n".join(lines) + "\n"
+
+
+def test_scalar_arithmetic_is_found() -> None:
+    assembly = compile_object(SCALAR, "kernel", WIDTH, extra={"scalar_load": scalar_load}, assembly=True)[2]
+    assert any("full width" in text for text in complaints(assembly))
+
+
+def test_narrow_vectors_are_found() -> None:
+    source = emit(plan(SHAPES["gemm"], 4))
+    assert any("full width" in text for text in complaints(compile_object(source.text, source.entry, 4, assembly=True)[2]))
+
+
+def test_spills_are_found() -> None:
+    assert any("stack" in text for text in complaints(compile_object(spilling(), "kernel", WIDTH, assembly=True)[2]))
+
+
+def test_foreign_calls_are_found() -> None:
+    assert complaints(".LBB0_1:\n\tvfmadd231ps\t%zmm0, %zmm1, %zmm2\n\tcallq\texpf@PLT\n\tjne\t.LBB0_1\n")[-1] == "calls expf@PLT"
