@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dslc.diagnostics import Diagnostic, DiagnosticError
 from dslc.ir.plan import BufferPlan, ExecutablePlan, ProgramPlan, StepPlan
-from dslc.options import Options
+from dslc.options import from_environment
 from dslc.runtime.convert import show
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Stages:
         from dslc.ir.module_text import parse_module
         from dslc.runtime.cache import Cache
 
-        width = plan.notes.get("width")
-        return Stages(compile_module(parse_module(graph), Options(width=width), cache=Cache()))
+        options = replace(from_environment(), width=plan.notes.get("width"))
+        return Stages(compile_module(parse_module(graph), options, cache=Cache(options.cache)))
 
     @property
     def module(self) -> Module:

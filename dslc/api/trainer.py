@@ -71,7 +71,7 @@ class Trainer:
         self.recipe: Recipe = changed if save else replace(changed, save=None)
         folders = [*map(Path, data_folders), *options.data]
         self.data: DataSet = _data(self.recipe, folders, data, request.source)
-        _within_budget(self.recipe, self._ready.plan, self.data)
+        within_budget(self.recipe, self._ready.plan, self.data.train.count)
         self._executable = self._ready.executable(options.threads)
         initialise(self._executable, self.recipe.seed)
         self._own: dict[str, float | int] = {}  # settings of `train_on`
@@ -235,9 +235,9 @@ def _saved_name(name: str, role: str) -> str:
     return name if role in SAVED else f"{role}/{name}"
 
 
-def _within_budget(recipe: Recipe, plan: ExecutablePlan, data: DataSet) -> None:
+def within_budget(recipe: Recipe, plan: ExecutablePlan, examples: int) -> None:
     """Refuses a training step that would take more memory than the recipe's `budget`, before it is taken (DL0730)."""
-    needed = memory_report(plan, TRAIN, min(recipe.batch, data.train.count)).total
+    needed = memory_report(plan, TRAIN, min(recipe.batch, examples)).total
     if recipe.budget is not None and needed > recipe.budget:
         what = f"a step of '{recipe.name}' at batch {recipe.batch} takes {needed:,} bytes; the budget is {recipe.budget:,}"
         raise DiagnosticError(Diagnostic("DL0730", what, recipe.span, hint="train with a smaller batch, or raise `budget`"))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dslc.cli.output import Compiling, compile_options, json_option, parse_dims, print_json
+
+if TYPE_CHECKING:
+    from dslc.api.sources import Source
+
+Job = tuple[str | None, dict[str, int], str | None, Path | None]  # model, sizes, precision, artifact
 
 
 @click.command("compile")
@@ -22,35 +27,50 @@ def command(
     file: str, output: Path | None, target: str, weights: Path | None, embed: bool, dims: tuple[str, ...],
     threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Compile a model, and write it as an artifact that `dslc run` and `dslc.load` take.
+    """Compile a model, and write it as an artifact that `dslc run` and `dslc.load` take. Without -o, the file's `export` items say what
+    is written.
 
     With --target cuda: kernel sources, launch plan and PTX of a model or recipe, to a folder or the terminal.
 
     Example: dslc compile lenet --weights lenet.safetensors -o lenet.dlc
     """
     from dslc.api.compilation import compile as compile_source
-    from dslc.api.sources import split_name
+    from dslc.api.sources import find_source, split_name
 
     path, model = split_name(file)
-    if target == "cuda":
-        _cuda(path, model, output, parse_dims(dims), precision, as_json)
-        return
-    progress = Compiling()
-    lanes = int(width) if width else None
     sizes = parse_dims(dims)
-    program = compile_source(path, model, target=target, dims=sizes, precision=precision, threads=threads, width=lanes, progress=progress)
-    progress.end()
-    if weights is not None:
-        program.load_weights(weights)
-    if output is not None:
-        program.save(output, embed=embed)
-    report = describe(program, progress)
-    if as_json:
-        print_json({**report, "artifact": str(output) if output else None})
+    if target == "cuda":
+        _cuda(path, model, output, sizes, precision, as_json)
         return
-    _print(report)
-    if output is not None:
-        print(f"wrote {output}" + ("" if weights is not None else " with initial values (give --weights for trained ones)"))
+    source = find_source(path)
+    jobs = [(model, sizes, precision, output)] if output is not None else _exports(source, model, sizes, precision)
+    reports = []
+    for name, fixed, kind, artifact in jobs:
+        progress = Compiling()
+        lanes = int(width) if width else None
+        program = compile_source(source, name, dims=fixed, precision=kind, threads=threads, width=lanes, progress=progress)
+        progress.end()
+        if weights is not None:
+            program.load_weights(weights)
+        if artifact is not None:
+            program.save(artifact, embed=embed)
+        reports.append({**describe(program, progress), "artifact": str(artifact) if artifact else None})
+    if as_json:
+        print_json(reports[0] if len(reports) == 1 else reports)
+        return
+    for number, report in enumerate(reports):
+        print("\n" * min(number, 1), end="")
+        _print(report)
+        if report["artifact"]:
+            print(f"wrote {report['artifact']}" + ("" if weights is not None else " with initial values (give --weights for trained ones)"))
+
+
+def _exports(source: Source, model: str | None, dims: dict[str, int], precision: str | None) -> list[Job]:
+    """What the file exports, of this model if one is named; where it exports nothing, a compilation that writes nothing."""
+    from dslc.api.exports import exports_of
+
+    chosen = [e for e in exports_of(source) if model is None or e.model == model]
+    return [(e.model, {**e.dims, **dims}, precision or e.precision, Path(e.file)) for e in chosen] or [(model, dims, precision, None)]
 
 
 def _cuda(path: Path | str, name: str | None, output: Path | None, dims: dict[str, int], precision: str | None, as_json: bool) -> None:
@@ -63,7 +83,9 @@ def _cuda(path: Path | str, name: str | None, output: Path | None, dims: dict[st
         return
     if output is None:
         for key, kernel in code.kernels.items():
-            print(f"# {key[:16]}: blocks {kernel.launch.grid[0]} x {kernel.launch.grid[1]}, threads {kernel.launch.block[0]} x {kernel.launch.block[1]}")
+            print(
+                f"# {key[:16]}: blocks {kernel.launch.grid[0]} x {kernel.launch.grid[1]}, threads {kernel.launch.block[0]} x {kernel.launch.block[1]}"
+            )
             print(kernel.text)
     ptx = f"PTX of {len(code.ptx)}" if code.ptx else "no PTX (pip install 'dslc[cuda]')"
     place = f", written to {output}" if output is not None else ""

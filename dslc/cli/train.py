@@ -78,7 +78,8 @@ def _headline(trainer: Trainer, progress: Compiling) -> None:
 
     memory = trainer.memory()
     how = f"compiled {progress.count} kernels in {trainer.ready.seconds:.1f} s" if not trainer.cached else "found compiled"
-    print(f"{trainer.recipe.name}: {how}; a step takes {readable_bytes(memory.total)}; {trainer.threads} threads")
+    held = f"a step takes {readable_bytes(memory.total)}, the data {readable_bytes(trainer.data.nbytes)}"
+    print(f"{trainer.recipe.name}: {how}; {held}; {trainer.threads} threads")
 
 
 def _last(trainer: Trainer, folder: Path, log: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""DL0801 to DL0809, DL0820, DL0904: sources, weights, inputs and results of the Python interface and the command line."""
+"""DL0801 to DL0809, DL0820, DL0821, DL0904: sources, weights, inputs and results of the Python interface and the command line."""
 
 from __future__ import annotations
 
@@ -94,6 +94,16 @@ EXPLANATIONS = (
         "dslc ops Conv3D",
         "dslc ops Conv2D",
         "sh",
+    ),
+    Explanation(
+        "DL0821",
+        "An export leads out of the folder",
+        """
+        What a source exports is written to the folder in which `dslc compile` runs: a source cannot choose another. `-o` can.
+        """,
+        'export Net as "../net.dlc"',
+        'export Net as "net.dlc"',
+        "text",
     ),
     Explanation(
         "DL0904",

@@ -128,6 +128,7 @@ def test_compile_and_run_an_artifact(net: Path, dslc: Run) -> None:
     status, out, _ = dslc("compile", "net.dl", "-o", "net.dlc")
     assert status == 0 and "wrote net.dlc" in out
     report = json.loads(dslc("compile", "net.dl", "--json")[1])
+    assert report["artifact"] is None, "the file exports nothing"
     assert report["parameters"] == 67 and report["batch_bound"] == 64 and report["memory"]["total"] > 0
     x = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)
     np.save("x.npy", x)
@@ -137,6 +138,16 @@ def test_compile_and_run_an_artifact(net: Path, dslc: Run) -> None:
     assert (np.load("a.npz")["output"] == np.load("b.npy")).all()
     out = dslc("run", "net.dlc", "--input", "x=x.npy", "--json", "--threads", 1)[1]
     assert np.array_equal(np.array(json.loads(out)["output"], np.float32), np.load("b.npy"))
+
+
+def test_compile_writes_what_the_file_exports(net: Path, dslc: Run) -> None:
+    net.write_text(NET + 'export Tiny as "one.dlc" with N = 1\nexport Tiny as "any.dlc"\n')
+    reports = json.loads(dslc("compile", "net.dl", "--json")[1])
+    assert [r["artifact"] for r in reports] == ["one.dlc", "any.dlc"]
+    assert [r["batch_bound"] for r in reports] == [None, 64]
+    np.save("x.npy", np.ones((1, 4), np.float32))
+    one, several = (json.loads(dslc("run", name, "--input", "x=x.npy", "--json")[1])["output"] for name in ("one.dlc", "any.dlc"))
+    np.testing.assert_allclose(one, several, rtol=1e-5)
 
 
 def test_run_refuses_what_does_not_fit(net: Path, dslc: Run) -> None:
