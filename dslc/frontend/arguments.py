@@ -87,7 +87,9 @@ def operator_attributes(context: Context, name: str, given: Sequence[Given], spa
         found["sizes"] = tuple(sorted(extra))
     for key, attr in settable.items():
         if attr.default is REQUIRED and key not in found:
-            raise context.reporter.error("DL0306", f"{name} needs its static argument `{key}`: {attr.doc}", span, hint=f"write {name}[{key} = ...]")
+            raise context.reporter.error(
+                "DL0306", f"{name} needs its static argument `{key}`: {attr.doc}", span, hint=f"write {name}[{key} = ...]"
+            )
         if attr.kind == "dtype" and attr.default == DType.F32 and key not in found:
             found[key] = context.floating
     return found
@@ -145,7 +147,9 @@ def block_arguments(context: Context, function: BlockFunction, given: Sequence[G
 def _checked_kind(context: Context, function: BlockFunction, parameter: syntax.StaticParam, value: Value, span: Span) -> Value:
     what = f"`{parameter.name.text}` of {function.name}"
     if isinstance(value, Tensor):
-        raise context.reporter.error("DL0305", f"{what} is a static argument, not {describe(value)}", span, hint="tensors stand in parentheses")
+        raise context.reporter.error(
+            "DL0305", f"{what} is a static argument, not {describe(value)}", span, hint="tensors stand in parentheses"
+        )
     if parameter.kind is None:
         return value
     kind = parameter.kind.text

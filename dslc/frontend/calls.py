@@ -164,7 +164,10 @@ def _wrong_count(context: Context, name: str, names: Sequence[str], call_: Call)
 def _call_fresh_block(context: Context, function: BlockFunction, call_: Call, frame: Frame) -> Value:
     if isinstance(function.item, syntax.Optimizer):
         raise context.reporter.error(
-            "DL0308", f"the optimizer `{function.name}` is no function of tensors", call_.span, hint="optimizers stand after `with` in `minimize`"
+            "DL0308",
+            f"the optimizer `{function.name}` is no function of tensors",
+            call_.span,
+            hint="optimizers stand after `with` in `minimize`",
         )
     if function.static is None:
         _check_brackets(context, function, call_)
@@ -282,7 +285,8 @@ def _failed(context: Context, signature: syntax.Signature, frame: Frame) -> Valu
         results = signatures.placeholder_results(context, signature, frame)
     if any(isinstance(r, Poison) for r in results):
         return POISON
-    return results[0] if len(results) == 1 else Results(tuple(results))
+    _, names = signatures.declared_results(signature)
+    return results[0] if len(results) == 1 else Results(tuple(results), names)
 
 
 def _sizes_known(signature: syntax.Signature, frame: Frame) -> bool:
@@ -302,7 +306,9 @@ def run_body(context: Context, item: syntax.Block | syntax.Optimizer, frame: Fra
     returned = context.run(item.body, frame)
     types, _ = signatures.declared_results(signature)
     if returned is None:
-        raise context.reporter.error("DL0313", f"{signature.name.text} returns nothing", signature.name.span, hint="end the body with `return ...`")
+        raise context.reporter.error(
+            "DL0313", f"{signature.name.text} returns nothing", signature.name.span, hint="end the body with `return ...`"
+        )
     values, spans = [v for v, _ in returned], [s for _, s in returned]
     if len(values) == 1 and isinstance(values[0], Results) and len(types) == len(values[0].items):
         values, spans = list(values[0].items), spans * len(types)
@@ -352,5 +358,7 @@ def _size(context: Context, call_: Call) -> Value:
     if isinstance(value, Poison):
         return POISON
     if not isinstance(value, Tensor):
-        raise context.reporter.error("DL0305", f"size takes a tensor, not {describe(value)}", call_.spans[0], hint="the length of a list is len(...)")
+        raise context.reporter.error(
+            "DL0305", f"size takes a tensor, not {describe(value)}", call_.spans[0], hint="the length of a list is len(...)"
+        )
     return value.type.size

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dslc.diagnostics import Diagnostic
+from dslc.diagnostics import Diagnostic, Note
 from dslc.frontend import syntax
 from dslc.frontend.calls import Call, call_block
 from dslc.frontend.elaborate import Loaded, load
@@ -25,9 +25,7 @@ from dslc.ir.types import DType
 
 EXPORT_OPTIONS = ("target", "weights", "precision")
 # What a block that nothing calls can be told without knowing its static arguments.
-CERTAIN = frozenset(
-    f"DL0{number}" for number in (101, 102, 103, 108, 109, 111, 113, 114, 202, 307, 314, 316, 317, 319, 409, 410)
-)
+CERTAIN = frozenset(f"DL0{number}" for number in (101, 102, 103, 108, 109, 111, 113, 114, 202, 307, 314, 316, 317, 319, 409, 410))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,29 @@ def check(
     if not loaded.reporter.failed:
         lint(context, loaded.unit)
     found = sorted(loaded.reporter.diagnostics, key=lambda d: _order(d, file))
-    return CheckResult(tuple(found), loaded.files.sources, tuple(loaded.models), tuple(loaded.recipes))
+    return CheckResult(tuple(_unknown_once(found)), loaded.files.sources, tuple(loaded.models), tuple(loaded.recipes))
+
+
+def _unknown_once(found: list[Diagnostic]) -> list[Diagnostic]:
+    """An unknown name once, at its first use: it may be the definition that is misspelt."""
+    first: dict[str, Diagnostic] = {}
+    others: dict[str, list[int]] = {}
+    kept: list[Diagnostic] = []
+    for d in found:
+        if d.code != "DL0101" or d.span is None:
+            kept.append(d)
+        elif d.message in first:
+            others.setdefault(d.message, []).append(d.span.line)
+        else:
+            first[d.message] = d
+            kept.append(d)
+    lines = {m: list(dict.fromkeys(map(str, n))) for m, n in others.items()}
+    return [
+        replace(d, notes=(*d.notes, Note(f"also in line{'s' * (len(lines[d.message]) > 1)} {listed(lines[d.message], 5)}")))
+        if d.code == "DL0101" and d.message in lines
+        else d
+        for d in kept
+    ]
 
 
 def _order(diagnostic: Diagnostic, file: str) -> tuple[int, str, int, int]:
@@ -195,7 +215,11 @@ def _run_alone(context: Context, unit: Unit, item: syntax.Block | syntax.Optimiz
                 frame.rows.setdefault(entry.name.text, (dims.name(entry.name.text),))
                 continue
             for node in syntax.walk(entry):
-                if isinstance(node, syntax.Name) and node.text not in frame.names and not isinstance(unit.items.get(node.text), syntax.Const):
+                if (
+                    isinstance(node, syntax.Name)
+                    and node.text not in frame.names
+                    and not isinstance(unit.items.get(node.text), syntax.Const)
+                ):
                     frame.names[node.text] = dims.name(node.text)
     assume_given(context, signature, frame)
     arguments: list[Tensor] = []
@@ -225,4 +249,3 @@ def _static_stand_in(context: Context, parameter: syntax.StaticParam, frame: Fra
             return ""
         case _:
             return dims.name(parameter.name.text)
-

@@ -56,7 +56,10 @@ def read_settings(context: Context, train: syntax.Train) -> Settings:
     unknown = any(isinstance(c, syntax.Setting) and c.name.text not in SETTINGS for c in train.clauses)
     if "epochs" not in places and "steps" not in places and not unknown:
         context.reporter.warning(
-            "DL0509", f"the recipe {train.name.text} says neither `epochs` nor `steps`: it trains one epoch", train.name.span, hint="write epochs 5"
+            "DL0509",
+            f"the recipe {train.name.text} says neither `epochs` nor `steps`: it trains one epoch",
+            train.name.span,
+            hint="write epochs 5",
         )
     return settings
 
@@ -107,5 +110,8 @@ def reject_clause(context: Context, clause: syntax.Clause) -> None:
         context.reporter.error("DL0114", "`phase` is not in this version", clause.name.span, hint="a recipe has one `minimize`")
     elif isinstance(clause, syntax.Load):
         context.reporter.error(
-            "DL0114", "`load` in a recipe is not in this version", clause.span, hint="give the weights with --weights, or load_weights in Python"
+            "DL0114",
+            "`load` in a recipe is not in this version",
+            clause.span,
+            hint="give the weights with --weights, or load_weights in Python",
         )

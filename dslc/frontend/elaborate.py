@@ -85,7 +85,10 @@ def elaborate(
         raise loaded.refuse() from None
     except NeedsSize as undecided:
         loaded.reporter.error(
-            "DL0303", f"a static decision depends on {undecided}, which is only known at run time", loaded.unit.tree.span, hint="fix it with --dim"
+            "DL0303",
+            f"a static decision depends on {undecided}, which is only known at run time",
+            loaded.unit.tree.span,
+            hint="fix it with --dim",
         )
         raise loaded.refuse() from None
     except RecursionError:
@@ -129,7 +132,9 @@ def _model(loaded: Loaded, name: str | None, request: Request) -> Elaborated:
 def _recipe(loaded: Loaded, name: str, request: Request) -> Elaborated:
     train = loaded.unit.recipes.get(name)
     if train is None:
-        hint = did_you_mean(name, loaded.recipes) or (f"the recipes are {listed(loaded.recipes)}" if loaded.recipes else "the file has none")
+        hint = did_you_mean(name, loaded.recipes) or (
+            f"the recipes are {listed(loaded.recipes)}" if loaded.recipes else "the file has none"
+        )
         raise loaded.reporter.error("DL0503", f"there is no recipe `{name}`", None, hint=hint)
     built: list[tuple[Program, Context]] = []
     recipe: Recipe | None = None

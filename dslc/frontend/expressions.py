@@ -278,7 +278,10 @@ def _constant(context: Context, node: syntax.Const, frame: Frame) -> Value:
     tensor = coerce(context, value, declared, what, node.value.span)
     if tensor.type != declared:
         raise context.reporter.error(
-            "DL0213", f"{what} is declared {declared}, and this is {tensor.type}", node.value.span, notes=[Note("declared here", node.type.span)]
+            "DL0213",
+            f"{what} is declared {declared}, and this is {tensor.type}",
+            node.value.span,
+            notes=[Note("declared here", node.type.span)],
         )
     return tensor
 

@@ -201,5 +201,5 @@ class Files:
             "DL0105",
             f'"{path.value[:200]}" leads outside the folder of this file and the library',
             path.span,
-            hint="imports are relative paths below the folder of the importing file, or library files such as \"std/vision.dl\"",
+            hint='imports are relative paths below the folder of the importing file, or library files such as "std/vision.dl"',
         )

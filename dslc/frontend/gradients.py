@@ -29,7 +29,9 @@ def grad_targets(context: Context, node: syntax.Brackets, frame: Frame) -> Value
             raise context.reporter.error("DL0403", f"the gradient is taken by a tensor, not by {describe(value)}", subscript.span)
         if not value.type.dtype.floating:
             raise context.reporter.error(
-                "DL0403", f"the gradient by {value.type} is not defined: only a floating-point tensor can vary", subscript.span,
+                "DL0403",
+                f"the gradient by {value.type} is not defined: only a floating-point tensor can vary",
+                subscript.span,
                 notes=[note_of(context, value)],
             )
         targets.append(value)
@@ -75,6 +77,8 @@ def call_grad(context: Context, function: GradFunction, arguments: Sequence[Valu
         )
     reached = reaches(context.program.builder, loss.value)
     for target, text in zip(function.targets, function.texts, strict=True):
+        if target.value.id not in reached and context.reporter.failed:
+            return POISON  # a call that was refused stands between them
         if target.value.id not in reached:
             raise context.reporter.error(
                 "DL0401",

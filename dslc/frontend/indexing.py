@@ -55,7 +55,9 @@ def index(context: Context, tensor: Tensor, node: syntax.Brackets, frame: Frame)
 def _plan(context: Context, tensor: Tensor, node: syntax.Brackets, frame: Frame) -> _Plan:
     rank = tensor.type.rank
     items = _evaluated(context, node.subscripts, frame)
-    taking = sum(1 for item, value in items if not isinstance(item, syntax.Ellipsis) and not (value is None and not isinstance(item, syntax.Slice)))
+    taking = sum(
+        1 for item, value in items if not isinstance(item, syntax.Ellipsis) and not (value is None and not isinstance(item, syntax.Slice))
+    )
     ellipses = [item for item, _ in items if isinstance(item, syntax.Ellipsis)]
     if len(ellipses) > 1:
         raise context.reporter.error("DL0221", "an index has at most one `...`", ellipses[1].span)
@@ -133,7 +135,9 @@ def _check_bound(context: Context, bound: Dim, size: Dim, span: Span) -> None:
         return
     why = f"the slice goes to {bound}, and the axis has {size}"
     if isinstance(verdict, Refuted):
-        raise context.reporter.error("DL0221", f"{why}: {verdict}", span, hint=f"add `given {bound} <= {size}` to the signature, or bind the sizes")
+        raise context.reporter.error(
+            "DL0221", f"{why}: {verdict}", span, hint=f"add `given {bound} <= {size}` to the signature, or bind the sizes"
+        )
     raise context.reporter.error("DL0215", f"cannot show {bound} <= {size}", span, hint=f"add `given {bound} <= {size}`, or bind the sizes")
 
 

@@ -27,7 +27,9 @@ def items_of(context: Context, value: Value, span: Span, what: str) -> tuple[Val
                 "DL0310", f"{what} is a list or a range, not {describe(value)}", span, hint="`a, b = x` unpacks a tensor along axis 0"
             )
         case _:
-            raise context.reporter.error("DL0310", f"{what} is a list or a range, not {describe(value)}", span, hint="write 0..n for a range")
+            raise context.reporter.error(
+                "DL0310", f"{what} is a list or a range, not {describe(value)}", span, hint="write 0..n for a range"
+            )
 
 
 def _range_items(context: Context, value: RangeValue, span: Span) -> tuple[Value, ...]:
@@ -37,7 +39,10 @@ def _range_items(context: Context, value: RangeValue, span: Span) -> tuple[Value
         if context.checking:
             raise NeedsSize(names)
         raise context.reporter.error(
-            "DL0303", f"the range {start}..{stop} is not fixed when compiled", span, hint="a `for` is unrolled: bind its size, or use a number"
+            "DL0303",
+            f"the range {start}..{stop} is not fixed when compiled",
+            span,
+            hint="a `for` is unrolled: bind its size, or use a number",
         )
     if stop - start > MAX_ITERATIONS:
         raise context.reporter.error(
@@ -49,7 +54,9 @@ def _range_items(context: Context, value: RangeValue, span: Span) -> tuple[Value
 def call_list_function(context: Context, name: str, arguments: Sequence[Value], span: Span) -> Value:
     wanted = (1, 100) if name == "zip" else (1, 1)
     if not wanted[0] <= len(arguments) <= wanted[1]:
-        raise context.reporter.error("DL0301", f"{name} takes {'lists' if name == 'zip' else 'one list'}, and here are {len(arguments)}", span)
+        raise context.reporter.error(
+            "DL0301", f"{name} takes {'lists' if name == 'zip' else 'one list'}, and here are {len(arguments)}", span
+        )
     lists = [items_of(context, a, span, f"the argument of {name}") for a in arguments]
     check_length(context, sum(a.total for a in arguments if isinstance(a, ListValue | Results)), span)
     match name:

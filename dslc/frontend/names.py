@@ -211,4 +211,3 @@ def _known(context: Context, unit: Unit, text: str) -> bool:
         or is_dtype_name(text)
         or text in ("training", "none")
     )
-

@@ -97,7 +97,10 @@ def _optimizer(context: Context, node: syntax.Group, index: int, total: Tensor, 
     if not isinstance(value, BlockFunction) or not isinstance(value.item, syntax.Optimizer) or value.static is not None:
         optimizers = [n for n, (_, item) in context.files.library.items() if isinstance(item, syntax.Optimizer)]
         raise context.reporter.error(
-            "DL0511", f"{describe(value)} is no optimizer", expression.span, hint=f"the library has {listed(optimizers)}: write with AdamW[1e-3]"
+            "DL0511",
+            f"{describe(value)} is no optimizer",
+            expression.span,
+            hint=f"the library has {listed(optimizers)}: write with AdamW[1e-3]",
         )
     _check_optimizer(context, value)
     order = [p.name.text for p in value.item.signature.static]
@@ -105,7 +108,10 @@ def _optimizer(context: Context, node: syntax.Group, index: int, total: Tensor, 
     suffix = "" if index == 0 else f"[{index}]"
     static_values = block_arguments(context, value, given, expression.span)
     if RATE in order:
-        span = next((g.span for i, g in enumerate(given) if (g.name.text if g.name else order[i] if i < len(order) else "") == RATE), expression.span)
+        span = next(
+            (g.span for i, g in enumerate(given) if (g.name.text if g.name else order[i] if i < len(order) else "") == RATE),
+            expression.span,
+        )
         static_values[RATE] = _rate(context, static_values[RATE], suffix, total, span)
     return BlockFunction(value.unit, value.item, static_values)
 
@@ -128,7 +134,10 @@ def _rate(context: Context, value: Value, suffix: str, total: Tensor, span: Span
         return LearningRate(None, _setting(context, RATE + suffix, float(value)), total)
     if not isinstance(value, BlockFunction) or isinstance(value.item, syntax.Optimizer):
         raise context.reporter.error(
-            "DL0511", f"a learning rate is a number or a schedule, not {describe(value)}", span, hint="write AdamW[1e-3] or AdamW[cosine[1e-3]]"
+            "DL0511",
+            f"a learning rate is a number or a schedule, not {describe(value)}",
+            span,
+            hint="write AdamW[1e-3] or AdamW[cosine[1e-3]]",
         )
     if value.static is None:
         value = BlockFunction(value.unit, value.item, block_arguments(context, value, [], span))
@@ -192,7 +201,9 @@ def _assign_groups(
 
 
 def _no_match(context: Context, pattern: syntax.Str, parameters: Sequence[str]) -> None:
-    hint = did_you_mean(pattern.value, parameters) or (f"there are {listed(parameters, 4)}" if parameters else "the recipe uses no parameters")
+    hint = did_you_mean(pattern.value, parameters) or (
+        f"there are {listed(parameters, 4)}" if parameters else "the recipe uses no parameters"
+    )
     context.reporter.warning("DL0520", f'the pattern "{pattern.value[:80]}" matches no parameter', pattern.span, hint=hint)
 
 
@@ -221,10 +232,16 @@ def _reached(
         )
     if not still:
         context.reporter.error("DL0515", "no parameter moves: the loss depends on none that `over` names", clause.span)
-    others = sorted({p.rsplit(".", 1)[0].split(".")[0] for p in parameters if context.program.loaded[p].value.id in reached} - {m.split(".")[0] for m in models})
+    others = sorted(
+        {p.rsplit(".", 1)[0].split(".")[0] for p in parameters if context.program.loaded[p].value.id in reached}
+        - {m.split(".")[0] for m in models}
+    )
     if others and models and still:
         context.reporter.warning(
-            "DL0522", f"the loss also depends on {listed(others)}, which this does not move", clause.span, hint="name it after `over`, or freeze it"
+            "DL0522",
+            f"the loss also depends on {listed(others)}, which this does not move",
+            clause.span,
+            hint="name it after `over`, or freeze it",
         )
     return still
 
@@ -263,7 +280,9 @@ def _update(context: Context, group: Group, path: str, value: Tensor, gradient: 
         with context.reporter.call(function.name, span):
             returned = context.run(function.item.body, inner)
             if returned is None or len(returned) != 1:
-                raise context.reporter.error("DL0512", f"the optimizer {function.name} returns the new value of the parameter", signature.name.span)
+                raise context.reporter.error(
+                    "DL0512", f"the optimizer {function.name} returns the new value of the parameter", signature.name.span
+                )
             results = signatures.match_results(context, signature, inner, [returned[0][0]], [returned[0][1]])
     except Refused:
         return
@@ -271,7 +290,8 @@ def _update(context: Context, group: Group, path: str, value: Tensor, gradient: 
     if isinstance(new, Poison):
         return
     if new.type.shape != value.type.shape:
-        context.reporter.error("DL0512", f"the optimizer {function.name} makes {new.type} of a parameter {value.type}", signature.result.span)
+        context.reporter.error(
+            "DL0512", f"the optimizer {function.name} makes {new.type} of a parameter {value.type}", signature.result.span
+        )
         return
     context.program.output(PortKind.BUFFER, path, cast(context, new, value.type.dtype, span))
-

@@ -42,7 +42,10 @@ def make_parameter(context: Context, node: syntax.Param, frame: Frame) -> None:
     type_ = _stored_type(context, node.type, frame, f"the parameter `{node.name.text}`")
     if not type_.dtype.floating:
         raise context.reporter.error(
-            "DL0407", f"a parameter is trained, so it holds floats, not {type_.dtype.value}", node.type.span, hint="write `state` for other data"
+            "DL0407",
+            f"a parameter is trained, so it holds floats, not {type_.dtype.value}",
+            node.type.span,
+            hint="write `state` for other data",
         )
     frame.names[node.name.text] = load(context, path, type_, Role.PARAMETER, initial_of(context, node.initial, type_, path, frame), node)
 
@@ -104,9 +107,7 @@ def update_state(context: Context, node: syntax.Update, frame: Frame) -> None:
     frame.names[text] = tensor
 
 
-def load(
-    context: Context, path: str, type_: TensorType, role: Role, initial: Initial, node: syntax.Param | syntax.State
-) -> Tensor:
+def load(context: Context, path: str, type_: TensorType, role: Role, initial: Initial, node: syntax.Param | syntax.State) -> Tensor:
     """The buffer's value; every use of one path must declare one type."""
     known = context.program.buffers.get(path)
     if known is not None and known.type != type_:
@@ -122,7 +123,9 @@ def load(
 def _may_make(context: Context, name: syntax.Name, frame: Frame) -> None:
     if frame.no_parameters is not None:
         raise context.reporter.error(
-            "DL0319", f"{frame.what} makes the parameter `{name.text}`, and {frame.no_parameters}", name.span,
+            "DL0319",
+            f"{frame.what} makes the parameter `{name.text}`, and {frame.no_parameters}",
+            name.span,
             hint="call the block in a model, and the model here",
         )
     if frame.what[:1].islower():
@@ -167,7 +170,10 @@ def initial_of(context: Context, node: syntax.Drawn | syntax.Filled, type_: Tens
             return Initial("constant", (("value", value),))
         if not is_number(value) or isinstance(value, dims.DimExpr) or type_.dtype == DType.BOOL:
             raise context.reporter.error(
-                "DL0410", f"an initial value is a fixed number, not {describe(value)}", node.value.span, hint="random initial values stand after `~`"
+                "DL0410",
+                f"an initial value is a fixed number, not {describe(value)}",
+                node.value.span,
+                hint="random initial values stand after `~`",
             )
         assert isinstance(value, int | float)
         if type_.dtype.integer and isinstance(value, float):

@@ -32,7 +32,9 @@ class ProgramBuilder:
     rates: dict[tuple[int, int], Value] = field(default_factory=dict)  # learning rates by schedule and step
     constants: dict[tuple[str, str], Value] = field(default_factory=dict)  # tensors of `const` items, by file and name
 
-    def input(self, kind: PortKind, name: str, type_: TensorType, origin: Origin | None = None, default: float | int | None = None) -> Tensor:
+    def input(
+        self, kind: PortKind, name: str, type_: TensorType, origin: Origin | None = None, default: float | int | None = None
+    ) -> Tensor:
         """A new graph input with its port."""
         value = self.builder.input(type_.dtype, *type_.shape)
         self.ports.append(Port(kind, name, default))

@@ -55,7 +55,12 @@ def _precision(reporter: Reporter, unit: Unit) -> DType:
             continue
         for name in (item.dtype, *(f.value for f in item.families if isinstance(f.value, syntax.Name))):
             if name.text in ("bf16", "f16"):
-                reporter.error("DL0114", f"the precision {name.text} is not in this version", name.span, hint="write `precision f32` or `precision f64`")
+                reporter.error(
+                    "DL0114",
+                    f"the precision {name.text} is not in this version",
+                    name.span,
+                    hint="write `precision f32` or `precision f64`",
+                )
             elif name.text not in ("f32", "f64"):
                 reporter.error("DL0111", f"`{name.text}` is no precision", name.span, hint="write `precision f32` or `precision f64`")
             elif name is item.dtype:
@@ -203,7 +208,10 @@ def program_inputs(context: Context, block: BlockFunction) -> tuple[list[Tensor]
         for entry in declared.type.dims:
             if isinstance(entry, syntax.RowDims):
                 context.reporter.error(
-                    "DL0216", f"`*{entry.name.text}` leaves open how many axes the input has", entry.span, hint="a model's inputs have fixed axes"
+                    "DL0216",
+                    f"`*{entry.name.text}` leaves open how many axes the input has",
+                    entry.span,
+                    hint="a model's inputs have fixed axes",
                 )
                 return None, Sizes(), frame
     sizes = bind_sizes(context, block.unit, [i.type for i in signature.inputs], frame.names, batched=False)

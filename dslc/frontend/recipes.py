@@ -51,7 +51,10 @@ def build_recipe(context: Context, unit: Unit, train: syntax.Train, training: bo
     data = [c for c in train.clauses if isinstance(c, syntax.Data)]
     if not data:
         raise context.reporter.error(
-            "DL0502", f"the recipe {train.name.text} has no data", train.name.span, hint='write data image: f32[N, 64], label: i64[N] from "digits"'
+            "DL0502",
+            f"the recipe {train.name.text} has no data",
+            train.name.span,
+            hint='write data image: f32[N, 64], label: i64[N] from "digits"',
         )
     if len(data) > 1:
         context.reporter.error("DL0502", "a recipe has one `data` clause", data[1].span, notes=[Note("the first is here", data[0].span)])
@@ -119,13 +122,17 @@ def _data(context: Context, unit: Unit, data: syntax.Data, frame: Frame, built: 
     if isinstance(source, str) and isinstance(data.source, syntax.Str):
         built.source = data.source
     elif not isinstance(source, Poison):
-        context.reporter.error("DL0305", f"data come from a name in quotes, not from {describe(source)}", data.source.span, hint='from "digits"')
+        context.reporter.error(
+            "DL0305", f"data come from a name in quotes, not from {describe(source)}", data.source.span, hint='from "digits"'
+        )
     for option in data.options:
         if option.name.text == "augment":
             if frame.training:
                 _augment(context, data, option, frame, built)
         else:
-            context.reporter.error("DL0103", f"data have no option `{option.name.text}`", option.name.span, hint="the option is `augment = [...]`")
+            context.reporter.error(
+                "DL0103", f"data have no option `{option.name.text}`", option.name.span, hint="the option is `augment = [...]`"
+            )
     return sizes
 
 
@@ -203,7 +210,11 @@ def _scalar(context: Context, node: syntax.Expr, value: Value, what: str, code: 
         return None
     if value.type.rank or not value.type.dtype.floating:
         context.reporter.error(
-            code, f"{what} is a floating-point scalar, and this is {value.type}", node.span, notes=[note_of(context, value)], hint="take mean(...)"
+            code,
+            f"{what} is a floating-point scalar, and this is {value.type}",
+            node.span,
+            notes=[note_of(context, value)],
+            hint="take mean(...)",
         )
         return None
     return value

@@ -105,7 +105,9 @@ class Context:
         if text == "float":
             return self.floating
         if text in NOT_YET_TYPES:
-            raise self.reporter.error("DL0114", f"the element type {text} is not in this version", span, hint="use f32, f64, i32, i64, u8 or bool")
+            raise self.reporter.error(
+                "DL0114", f"the element type {text} is not in this version", span, hint="use f32, f64, i32, i64, u8 or bool"
+            )
         try:
             dtype = DType(text)
         except ValueError:

@@ -356,7 +356,9 @@ def _derivations(declared: syntax.Type, frame: Frame, tensor: Tensor) -> list[st
             continue
         names_in = list(dict.fromkeys(n.text for n in syntax.walk(entry) if isinstance(n, syntax.Name)))
         values = [f"{n} = {frame.names[n]}" for n in names_in if is_size(frame.names.get(n, None))]
-        found.append(f"axis {axis} is {tensor.type.shape[axis]} = {expression_text(entry)}" + (f" with {', '.join(values)}" if values else ""))
+        found.append(
+            f"axis {axis} is {tensor.type.shape[axis]} = {expression_text(entry)}" + (f" with {', '.join(values)}" if values else "")
+        )
     return found
 
 

@@ -26,7 +26,9 @@ def _text(node: syntax.Node, around: int, depth: int) -> str:
         case syntax.Bool():
             return str(node.value).lower()
         case syntax.Unary():
-            return _bracketed(f"{node.op}{' ' if node.op == 'not' else ''}{_text(node.operand, 8, depth - 1)}", 3 if node.op == "not" else 8, around)
+            return _bracketed(
+                f"{node.op}{' ' if node.op == 'not' else ''}{_text(node.operand, 8, depth - 1)}", 3 if node.op == "not" else 8, around
+            )
         case syntax.Binary():
             return _infix(node.op, node.left, node.right, _BINDING[node.op], around, depth)
         case syntax.Compare():

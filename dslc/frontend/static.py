@@ -146,7 +146,10 @@ def _exact(context: Context, left: Dim, right: Dim, span: Span) -> Dim:
             raise DimError("division by zero")
         if left % right:
             raise context.reporter.error(
-                "DL0219", f"{left} / {right} is not a whole number", span, hint=f"write {left}.0 / {right} for a float, or {left} // {right}"
+                "DL0219",
+                f"{left} / {right} is not a whole number",
+                span,
+                hint=f"write {left}.0 / {right} for a float, or {left} // {right}",
             )
         return left // right
     if not dims.is_known_multiple(left, right):
@@ -218,7 +221,15 @@ def holds(context: Context, condition: Value, span: Span, what: str) -> bool | U
 
 
 def require_fact(
-    context: Context, condition: Value, span: Span, fact: str, code: str, *, needed_by: str = "", why: str = "", notes: tuple[Note, ...] = ()
+    context: Context,
+    condition: Value,
+    span: Span,
+    fact: str,
+    code: str,
+    *,
+    needed_by: str = "",
+    why: str = "",
+    notes: tuple[Note, ...] = (),
 ) -> None:
     """Refuses a `given` or `assert` that does not hold; `why` goes after the message."""
     decided = holds(context, condition, span, "this")
@@ -302,7 +313,10 @@ def attribute(context: Context, kind: str, value: Value, what: str, span: Span, 
         if isinstance(value, DimExpr):
             need_fixed(context, value)
             raise context.reporter.error(
-                "DL0303", f"{what} is {expected.text}, and {value} is not fixed when compiled", span, hint="bind the size: dim T = 64, or --dim"
+                "DL0303",
+                f"{what} is {expected.text}, and {value} is not fixed when compiled",
+                span,
+                hint="bind the size: dim T = 64, or --dim",
             )
         raise context.reporter.error("DL0305", f"{what} is {expected.text}, not {describe(value)}", span)
     if kind == "float":
@@ -314,6 +328,11 @@ def plain(value: Value) -> object:
     """Lists as tuples, all the way down, so that attributes are hashable."""
     if isinstance(value, ListValue | Results):
         return tuple(plain(item) for item in value.items)
-    if isinstance(value, RangeValue) and isinstance(value.start, int) and isinstance(value.stop, int) and value.stop - value.start <= 100_000:
+    if (
+        isinstance(value, RangeValue)
+        and isinstance(value.start, int)
+        and isinstance(value.stop, int)
+        and value.stop - value.start <= 100_000
+    ):
         return tuple(range(value.start, value.stop))
     return value

@@ -8,6 +8,7 @@ expressions that simplify to the same form are equal and hash alike. The remaind
 Canonical quotients by a positive constant d, each an identity of floor division:
     (d*x + r) // d = x + r // d        (g*x + r) // (g*d) = (x + r // g) // d        (x // a + y) // d = (x + a*y) // (a*d)
 """
+
 from __future__ import annotations
 
 import math

@@ -4,6 +4,7 @@
 come from `given` clauses and declared bounds. A proof is by canonical form after the facts' equations are solved
 (`H % 32 == 0` turns H into 32 times a new name), then by interval bounds and small combinations of inequalities.
 """
+
 from __future__ import annotations
 
 import itertools

@@ -1,16 +1,18 @@
-import numpy as np
+from dslc.api.trainer import within_budget
+from dslc.ir.plan import BufferPlan, ExecutablePlan, PersistentPlan, PortPlan, ProgramPlan, batch_times
+from dslc.ir.recipe import Recipe
 
-import dslc
-
-text = """model M(x: f32[N, 4]) -> f32[N, 3] { return Dense[3](x) }
-train small {
-  data x: f32[N, 4], y: i64[N] from "digits"
-  minimize cross_entropy(M(x), y) over M with SGD[0.1]
-  epochs 1  batch 8  budget 1KiB
-}
-"""
-arrays = (np.zeros((16, 4), np.float32), np.zeros(16, np.int64))
-dslc.Trainer(text, data=arrays, save=False, cache=False)
+image = (batch_times(), 784)
+step = ProgramPlan(
+    "train",
+    (BufferPlan("image", "f32", image, "input", 0, 3136),),
+    (),
+    inputs=(PortPlan("image", "f32", image, 0),),
+    outputs=(),
+    batch_bound=256,
+)
+plan = ExecutablePlan((step,), (PersistentPlan("Net.w", "f32", (784, 10), "parameter"),))
+within_budget(Recipe("net", "mnist", (), batch=64, budget=64 << 10), plan, 60_000)
 # expected
-# <string>:3:37: error[DL0730]: a step of 'small' at batch 8 takes 2,380 bytes; the budget is 1,024
+# error[DL0730]: a step of 'net' at batch 64 takes 232,064 bytes; the budget is 65,536
 #       = help: train with a smaller batch, or raise `budget`

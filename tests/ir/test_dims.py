@@ -1,4 +1,5 @@
 """Dimension arithmetic agrees with Python's integers, the text form reads back, and the prover is sound."""
+
 from __future__ import annotations
 
 import pytest
