@@ -45,7 +45,7 @@ def _array(path: Path, name: str) -> Array:
     try:
         loaded = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "it holds no arrays of numbers"
         raise _refused(f"{path} cannot be read: {why}", "write it with numpy.save or numpy.savez") from error
     if isinstance(loaded, np.ndarray):
         return loaded
