@@ -9,7 +9,7 @@ Where a buffer lies is its region:
 | region       | address                                             | `offset`, `nbytes`                                    |
 |--------------|-----------------------------------------------------|-------------------------------------------------------|
 | `fixed`      | arena + offset                                      | bytes                                                 |
-| `batch`      | arena + fixed_bytes + offset * capacity             | bytes an example, both multiples of 64                |
+| `batch`      | arena + fixed_bytes + offset * capacity             | bytes an example, the offset a multiple of 64         |
 | `thread`     | arena + fixed_bytes + batch part + offset * threads | bytes a thread, both multiples of 64; thread t adds t * nbytes |
 | `persistent` | the persistent buffer of that `name`, + offset      | bytes                                                 |
 | `constant`   | the constant of that `name`, + offset               | bytes                                                 |
@@ -17,6 +17,7 @@ Where a buffer lies is its region:
 | `input`      | the caller's array (only element-aligned), + offset | bytes an example if axis 0 is the batch, else bytes   |
 | `output`     | the result's array (only element-aligned), + offset | likewise                                              |
 
+Every part of the arena but the last one in use ends at a multiple of 64, where the next begins.
 The arena's content is undefined when a program starts; what must survive from call to call is persistent. Kernels rely on
 every offset and size here, so a plan is as trusted as object code: it comes from the compiler, the user's own cache, or a
 file that the user trusts explicitly.
@@ -284,8 +285,14 @@ def _validate_program(
     program: ProgramPlan, persistent: Mapping[str, PersistentPlan], constants: Mapping[str, ConstantPlan], kernels: set[str]
 ) -> None:
     where = f"program {program.name!r}"
-    for size in (program.fixed_bytes, program.batch_bytes, program.thread_bytes):
-        _require(_size(size) and size % ALIGNMENT == 0, f"{where}: an arena part of {size} bytes")
+    rest = program.thread_bytes  # of the arena, behind the part
+    for size, alignment in ((program.thread_bytes, ALIGNMENT), (program.batch_bytes, ALIGNMENT if rest else 1)):
+        _require(_size(size) and size % alignment == 0, f"{where}: an arena part of {size} bytes")
+        rest += size
+    _require(
+        _size(program.fixed_bytes) and (not rest or program.fixed_bytes % ALIGNMENT == 0),
+        f"{where}: an arena part of {program.fixed_bytes} bytes",
+    )
     _require(program.batch_bound is None or program.batch_bound >= 1, f"{where}: batch bound {program.batch_bound}")
     limits = {
         "fixed": program.fixed_bytes,
@@ -341,7 +348,8 @@ def _validate_buffer(
         f"{where}: its shape takes more than {buffer.nbytes} bytes",
     )
     if buffer.region in ("batch", "thread"):
-        _require(buffer.offset % ALIGNMENT == 0 and buffer.nbytes % ALIGNMENT == 0, f"{where}: not a multiple of {ALIGNMENT} bytes")
+        whole = buffer.offset % ALIGNMENT == 0 and (buffer.region == "batch" or buffer.nbytes % ALIGNMENT == 0)
+        _require(whole, f"{where}: not a multiple of {ALIGNMENT} bytes")
     if buffer.region in ("fixed", "persistent", "constant", "setting", "thread"):
         _require(not scales(buffer.shape), f"{where}: scales with the batch in region {buffer.region}")
     limit = limits.get(buffer.region)

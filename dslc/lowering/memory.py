@@ -29,7 +29,7 @@ def aligned(nbytes: int) -> int:
 
 
 def assign(intervals: Sequence[Interval]) -> tuple[dict[Hashable, int], int]:
-    """Offsets (multiples of 64) and the total: the largest buffers first, each at the lowest free place among those alive with it."""
+    """Offsets (multiples of 64) and the exact total: the largest buffers first, each at the lowest free place among those alive with it."""
     offsets: dict[Hashable, int] = {}
     placed: list[tuple[Interval, int]] = []
     total = 0
@@ -42,5 +42,5 @@ def assign(intervals: Sequence[Interval]) -> tuple[dict[Hashable, int], int]:
             at = max(at, end)
         offsets[interval.key] = at
         placed.append((interval, at))
-        total = max(total, at + size)
+        total = max(total, at + interval.nbytes)
     return offsets, total

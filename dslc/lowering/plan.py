@@ -41,6 +41,8 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
     scaled = [Interval(v, *life[v], size) for v, (size, scales) in sizes.items() if scales]
     fixed_offsets, fixed_bytes = assign(fixed)
     batch_offsets, batch_bytes = assign(scaled)
+    if batch_bytes:
+        fixed_bytes = aligned(fixed_bytes)  # the batch part begins behind it
     settings = [p.name for p in lowered.source.inputs if p.kind in (PortKind.SETTING, PortKind.SEED, PortKind.COUNTER)]
     buffers: list[BufferPlan] = []
     packed: list[PersistentPlan] = []
@@ -59,9 +61,9 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
         elif place.region == "arena":
             region = "batch" if scales else "fixed"
             offset = (batch_offsets if scales else fixed_offsets)[value]
-            count = aligned(size) // value.type.dtype.size
+            count = size // value.type.dtype.size
             flat: tuple[Extent, ...] = (("N", count),) if scales else (count,)
-            plan = BufferPlan(f"%{value.id}", value.type.dtype.value, flat, region, offset, aligned(size))
+            plan = BufferPlan(f"%{value.id}", value.type.dtype.value, flat, region, offset, size)
         else:
             offset = 8 * settings.index(place.name) if place.region == "setting" else 0
             nbytes = 8 if place.region == "setting" else size

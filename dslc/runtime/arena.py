@@ -13,6 +13,7 @@ import mmap
 import numpy as np
 
 from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.ir.plan import ALIGNMENT
 
 CANARY = 0xDB5C_A11A_57ED_7E57
 PAGE = mmap.PAGESIZE
@@ -30,7 +31,8 @@ class Arena:
         self._keep: object = None
 
     def reserve(self, size: int) -> None:
-        """Have at least `size` bytes, a multiple of 64 and so aligned. Refused with a Diagnostic where the system has no room."""
+        """Have at least `size` bytes, at a multiple of 64. Refused with a Diagnostic where the system has no room."""
+        size = -(-size // ALIGNMENT) * ALIGNMENT
         if size <= self.size:
             return
         self._keep, self.address, self.size = None, 0, 0  # the old block goes first: both at once might not fit
