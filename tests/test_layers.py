@@ -19,6 +19,7 @@ FLOORS = {
     "training": 5,
     "interchange": 5,
     "backends": 4,
+    "verify": 4,
     "frontend": 3,
     "ops": 3,
     "transforms": 3,
@@ -34,7 +35,7 @@ FLOORS = {
 """The floor of every room: a folder or a module of the package."""
 
 # `options` refuses what it cannot take with a Diagnostic; the texts of `explain` are reached through one. Nothing else crosses a floor.
-SAME_FLOOR = {("options", "diagnostics"), ("explain", "diagnostics"), ("data", "ir")}
+SAME_FLOOR = {("__main__", "cli"), ("options", "diagnostics"), ("explain", "diagnostics"), ("data", "ir")}
 
 NATIVE = "backends/cpu/native.py"
 # llvmlite's stable parts: the binding that links object code, and its version. Numba's: what a worker must know of it.
@@ -152,4 +153,4 @@ def test_files_are_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     lines = text.count("\n")
     reason = ast.get_docstring(ast.parse(text)) or ""
-    assert lines <= LIMIT * 1.1 or re.search(r"\blong(er)?\b", reason), f"{lines} lines, without a reason at the top"
+    assert lines <= LIMIT or re.search(r"\blong(er)?\b", reason), f"{lines} lines, without a reason at the top"
