@@ -24,6 +24,8 @@ Waiting is: spin, then, inside a job, spin with a sched_yield now and then, then
 A job: [threads, batch, profile, number of groups] then groups of three words [first row, end row, shares], then a zero word. A row:
 [kernel, words in this row, flags (1: serial), number of the row, arguments ...]. A profile, where not 0, is two clock readings
 in nanoseconds for each row and share.
+
+Longer than most files: the functions are one module of IR and share its state's layout, which stands here once.
 """
 
 from __future__ import annotations
