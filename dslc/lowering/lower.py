@@ -4,6 +4,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dslc.ir.module import Program
+from dslc.lowering.batch import check_batch
 from dslc.lowering.fuse import Nest, fuse
 from dslc.lowering.kernels import join, kernels_of
 from dslc.lowering.layout import Layout, row_major
@@ -49,7 +50,9 @@ def lower(program: Program) -> Lowered:
             steps += kernels_of(state, group)
             group = [[nest]]
     steps += kernels_of(state, group)
-    return Lowered(program, tuple(steps), state.places, state.constants, outputs, state.bound)
+    lowered = Lowered(program, tuple(steps), state.places, state.constants, outputs, state.bound)
+    check_batch(lowered)
+    return lowered
 
 
 def _layout(nest: Nest) -> Layout:
