@@ -15,7 +15,7 @@ from dslc.backends.cpu.target import Target, host_target, kernel_sources
 from dslc.backends.cuda.kernel import CudaProgram
 from dslc.backends.cuda.target import emit_program
 from dslc.ir.graph import Graph
-from dslc.ir.module import Module, Program
+from dslc.ir.module import Buffer, Module, Program
 from dslc.ir.plan import ConstantPlan, ExecutablePlan, KernelPlan, PersistentPlan, ProgramPlan
 from dslc.lowering.lower import lower
 from dslc.lowering.plan import plan_program
@@ -29,6 +29,7 @@ from dslc.transforms.dead_code import dead_code
 from dslc.transforms.expand import expand_composites
 from dslc.transforms.simplify import simplify
 from dslc.transforms.split_sums import split_sums
+from dslc.verify import check_kernels, check_pass
 
 Pass = Callable[[Graph], Graph]
 
@@ -74,13 +75,17 @@ class Compiled:
     built: Mapping[str, Built]  # kernels that were compiled now, not taken from the cache
 
 
-def transform(program: Program, sizes: Mapping[str, int]) -> tuple[Program, tuple[Stage, ...]]:
-    """The graph passes, in order; the batch stays symbolic."""
+def transform(
+    program: Program, sizes: Mapping[str, int], checked: Mapping[str, Buffer] | None = None
+) -> tuple[Program, tuple[Stage, ...]]:
+    """The graph passes, in order; the batch stays symbolic. With the buffers of the module, every pass is checked."""
     graph = bind(program.graph, sizes) if sizes else program.graph
     stages = [Stage("graph", graph)]
     for name, change in PASSES:
-        graph = change(graph)
+        before, graph = graph, change(graph)
         stages.append(Stage(name, graph))
+        if checked is not None:
+            check_pass(program, checked, [stage.name for stage in stages], before, graph, change)
     return replace(program, graph=graph), tuple(stages)
 
 
@@ -95,7 +100,8 @@ def compile_module(
 ) -> Compiled:
     """Compile every program of a module. `cache` has `get(kind, key)` and `put(kind, key, bytes)`; without it nothing is kept."""
     target = host_target(options)
-    fronts = {name: transform(program, sizes or {}) for name, program in module.programs.items()}
+    checked = module.buffers if options.verify else None
+    fronts = {name: transform(program, sizes or {}, checked) for name, program in module.programs.items()}
     programs: dict[str, CompiledProgram] = {}
     sources: dict[str, KernelSource] = {}
     packed: list[PersistentPlan] = []
@@ -121,6 +127,9 @@ def compile_module(
         features=target.features,
         notes={"module": module.name, "width": target.width},
     )
+    if options.verify:
+        steps = [(p.lowered, [kernel.key(target.environment) for kernel in p.kernels]) for p in programs.values()]
+        check_kernels(plan, objects, steps, module.buffers)
     constants = {name: op.attr("data").data for p in programs.values() for name, op in p.lowered.constants.items()}
     return Compiled(module, plan, objects, constants, programs, built)
 

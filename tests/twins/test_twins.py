@@ -67,8 +67,8 @@ def test_narrow_networks_agree_with_stored_arrays(case: Case, cache: Path) -> No
 @pytest.mark.skipif(not PYTHON, reason="DSLC_TWIN_PYTHON names no interpreter with PyTorch")
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_full_networks_agree_with_pytorch(case: Case, cache: Path) -> None:
-    """Of a wide layer some gradients are so near 0 that Adam's division makes noise of them, so one draw says nothing there."""
-    draws = [inputs(case, True, n) for n in range(8)]
+    """In a wide layer some gradients are so near 0 that Adam's division makes noise of them: one draw says nothing there."""
+    draws = [inputs(case, True, n) for n in range(24)]
     expected, single = twin(case, draws, PYTHON)
     wide = results(case, True, "f64", draws, cache)
     agree(wide, expected)
