@@ -53,6 +53,16 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """Where operand A is a halo of zeros: outside 0 <= start + output - tap < extent. Products with the halo may be left out."""
+
+    output: str
+    tap: str
+    start: int
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Contraction:
     """The axes in any order, base offsets in elements, and what happens to a finished sum.
 
@@ -70,6 +80,7 @@ class Contraction:
     epilogue: Expr = FINISHED
     also: tuple[Store, ...] = ()
     accumulate: bool = False
+    windows: tuple[Window, ...] = ()
 
     def axis(self, name: str) -> Axis:
         return next(a for a in self.axes if a.name == name)
@@ -159,7 +170,8 @@ def normalise(c: Contraction) -> Contraction:
     """The same contraction with as few axes as possible: axes of extent 1 dropped, neighbours in every operand merged."""
     gone = {a.name: 0 for a in c.axes if a.extent == 1}
     axes = [a for a in c.axes if a.extent != 1]
-    c = _without(replace(c, axes=tuple(axes)), gone)
+    windows = tuple(w for w in c.windows if not {w.output, w.tap} & gone.keys())
+    c = _without(replace(c, axes=tuple(axes), windows=windows), gone)
     while (pair := _mergeable(c)) is not None:
         outer, inner = pair
         if outer.extent is None:
@@ -167,7 +179,8 @@ def normalise(c: Contraction) -> Contraction:
         else:
             merged = replace(inner, extent=outer.extent * _static(inner))
         axes = [merged if a is inner else a for a in c.axes if a is not outer]
-        c = _without(replace(c, axes=tuple(axes)), {outer.name: 0})
+        windows = tuple(w for w in c.windows if not {w.output, w.tap} & {outer.name, inner.name})
+        c = _without(replace(c, axes=tuple(axes), windows=windows), {outer.name: 0})
     return c
 
 
@@ -260,6 +273,12 @@ def order_reduction(c: Contraction, dot: Axis | None, vector_is_a: bool) -> Redu
     if cut.extent is not None:
         block = -(-cut.extent // -(-cut.extent // block))
     return Reduction(tuple(axes[:-1]), cut, block, tuple(inside))
+
+
+def useful_share(c: Contraction, w: Window) -> float:
+    """The share of (output, tap) pairs that do not read the halo."""
+    outputs, taps = _static(c.axis(w.output)), _static(c.axis(w.tap))
+    return sum(0 <= w.start + o - t < w.extent for o in range(outputs) for t in range(taps)) / (outputs * taps)
 
 
 def uses_output_as_scratch(c: Contraction, reduction: Reduction) -> bool:

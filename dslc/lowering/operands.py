@@ -9,7 +9,7 @@ from dslc.ir.dims import Dim
 from dslc.ir.graph import Op, Value
 from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, For, Load, LoopProgram, Read, Select, Stmt, Store, Unary
 from dslc.ir.types import DType, TensorType
-from dslc.lowering.contraction import Axis, Contraction, normalise, order_reduction
+from dslc.lowering.contraction import Axis, Contraction, Window, normalise, order_reduction
 from dslc.lowering.fuse import Nest, index_of, unroll_small, value_at
 from dslc.lowering.indices import bounds, coefficient, map_indices, quotients, rewrite, simplify, walk
 from dslc.lowering.layout import Layout, channels_last, row_major
@@ -127,7 +127,21 @@ def describe(
     if any(_not_affine(n.address, axes) for n in walk(epilogue) if isinstance(n, Load)):
         return None
     dtype = contracted.value.type.dtype
-    return normalise(Contraction(tuple(made), dtype, a0, b0, c0, epilogue)), tuple(args)
+    windows = _windows(a, axes, outputs)
+    return normalise(Contraction(tuple(made), dtype, a0, b0, c0, epilogue, windows=windows)), tuple(args)
+
+
+def _windows(a: Operand, axes: Mapping[str, Dim], outputs: set[str]) -> tuple[Window, ...]:
+    """Where operand A's index `start + output - tap` leaves the value and meets its halo."""
+    found = []
+    for index, extent in zip(a.index, a.value.type.shape, strict=True):
+        output, tap = (next((n for n in sorted(dims.names(index) & axes.keys()) if coefficient(index, n) == sign), "") for sign in (1, -1))
+        if not (output in outputs and tap and tap not in outputs and isinstance(extent, int)):
+            continue
+        start = dims.substitute(index, {output: 0, tap: 0})
+        if isinstance(start, int) and isinstance(axes[output], int) and isinstance(axes[tap], int):
+            found.append(Window(output, tap, start, extent))
+    return tuple(found)
 
 
 def _not_affine(d: Dim, axes: Mapping[str, Dim]) -> bool:

@@ -108,10 +108,6 @@ def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[t
             names += [f"{lanes.name}.o"] if width != extent else []
             names += [a.name for a in order] + [f"{lanes.name}.i" if width != extent else lanes.name]
             yield _relaid(split, operand, names)
-    for dot in members:  # lanes along the reduction, where the other operand has them side by side
-        if dot.reduction and _stride(dot, other) == 1:
-            outputs = [a for a in members if not a.reduction]
-            yield _relaid(c, operand, [a.name for a in outputs] + [a.name for a in order if a is not dot] + [dot.name])
 
 
 def split_axis(c: Contraction, name: str, inner: int) -> Contraction:
@@ -122,7 +118,8 @@ def split_axis(c: Contraction, name: str, inner: int) -> Contraction:
     inner_axis = replace(axis, name=f"{name}.i", extent=inner)
     axes = tuple(part for a in c.axes for part in ((outer_axis, inner_axis) if a.name == name else (a,)))
     index = dims.name(outer_axis.name) * inner + dims.name(inner_axis.name)
-    return change_addresses(replace(c, axes=axes), lambda d: dims.substitute(d, {name: index}))
+    windows = tuple(w for w in c.windows if name not in (w.output, w.tap))
+    return change_addresses(replace(c, axes=axes, windows=windows), lambda d: dims.substitute(d, {name: index}))
 
 
 def _relaid(c: Contraction, operand: str, names: list[str]) -> tuple[Pack, Contraction]:

@@ -15,8 +15,8 @@ from dslc.lowering.indices import rewrite
 from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import Operand, copy_nest, default_layout, describe, needs_scratch, operand_read, overhang, with_operands
 from dslc.lowering.packing import packed
+from dslc.lowering.schedules import Schedule
 from dslc.lowering.steps import Lowering, Place, Step
-from dslc.lowering.tiling import Schedule
 from dslc.lowering.tiling import plan as plan_tiles
 
 COPY_CYCLES, TRANSPOSE_CYCLES = 0.2, 1.5  # an element of a copy, with and without contiguous rows in the source

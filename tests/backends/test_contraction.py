@@ -15,7 +15,7 @@ from dslc.backends.cpu.emit import emit as print_loops
 from dslc.ir.dims import name
 from dslc.ir.loops import Acc, Binary, Const, Expr, Load, Select, Store, Unary
 from dslc.ir.types import DType
-from dslc.lowering.contraction import Axis, Contraction, linear
+from dslc.lowering.contraction import Axis, Contraction, Window, linear
 from dslc.lowering.packing import packed
 from dslc.lowering.tiling import plan
 
@@ -103,6 +103,22 @@ def number(value: float) -> Const:
     return Const(value, F32)
 
 
+def input_gradient(batch: int | None, h: int, co: int, ci: int, k: int) -> Contraction:
+    """dy [n, h, h, co] in a halo of k - 1 to dx [n, ci, h + k - 1, h + k - 1], weights [ci, kh, kw, co]."""
+    pitch, out = h + 2 * (k - 1), h + k - 1
+    axes = (
+        Axis("n", batch, pitch * pitch * co, 0, ci * out * out),
+        Axis("h", out, pitch * co, 0, out),
+        Axis("w", out, co, 0, 1),
+        Axis("ci", ci, 0, k * k * co, out * out),
+        Axis("co", co, 1, 1, None),
+        Axis("kh", k, -pitch * co, k * co, None),
+        Axis("kw", k, -co, co, None),
+    )
+    windows = (Window("h", "kh", 0, h), Window("w", "kw", 0, h))
+    return Contraction(axes, a0=(k - 1) * (pitch + 1) * co, windows=windows)
+
+
 M, N = name("m"), name("n")
 BIAS = Load(3, N, F32)
 GELU = mul(mul(number(0.5), add(ACC, BIAS)), add(number(1.0), Unary("tanh", mul(number(0.7978845608), add(ACC, BIAS)), F32)))
@@ -165,6 +181,8 @@ CASES = {
     "conv weight gradient": weight_gradient_nhwc(None, 9, 11, 8, 24, 3),
     "conv weight gradient, accumulating": weight_gradient_nhwc(None, 9, 11, 8, 24, 3, accumulate=True),
     "conv weight gradient, channels first": weight_gradient_nchw(None, 16, 24, 1, 6, 5),
+    "conv input gradient": input_gradient(None, 10, 16, 6, 5),
+    "conv input gradient, more channels": input_gradient(None, 6, 32, 4, 3),
     "two outputs": matmul(20, 40, 30, epilogue=add(ACC, BIAS), also=(Store(4, M * 40 + N, relu(add(ACC, BIAS))),)),
 }
 BATCHES = (1, 2, 7, 33)
@@ -185,7 +203,27 @@ def buffers(c: Contraction, batch: int, seed: int = 0) -> dict[int, np.ndarray]:
     for buffer, address in c.addresses:
         constant, strides = linear(address)
         sizes[buffer] = max(sizes.get(buffer, 0), needed(constant, dict(strides)))
-    return {b: rng.standard_normal(sizes[b]).astype(d.numpy) for b, d in c.buffers}
+    for axis in c.axes:
+        if axis.a < 0:  # these reach back to the buffer's first element
+            sizes[0] += (axis.size(batch) - 1) * -axis.a
+    arrays = {b: rng.standard_normal(sizes[b]).astype(d.numpy) for b, d in c.buffers}
+    if c.windows:
+        clear_halo(c, arrays[0], batch)
+    return arrays
+
+
+def clear_halo(c: Contraction, a: np.ndarray, batch: int) -> None:
+    """Zeros wherever a window says that operand A has them."""
+    places = np.full(1, c.a0)
+    inside = np.ones(1, bool)
+    index = np.meshgrid(*(np.arange(x.size(batch)) for x in c.axes), indexing="ij", sparse=True)
+    at = {x.name: i for x, i in zip(c.axes, index, strict=True)}
+    for axis in c.axes:
+        places = places + at[axis.name] * axis.a
+    for w in c.windows:
+        reached = w.start + at[w.output] - at[w.tap]
+        inside = inside & (reached >= 0) & (reached < w.extent)
+    a[places[np.broadcast_to(~inside, places.shape)]] = 0
 
 
 def result(c: Contraction, kernel: Kernel, arrays: dict[int, np.ndarray], batch: int, threads: int) -> list[np.ndarray]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from dslc.backends.cpu.tiles import Variant, address_text, chunk_arguments, print_tile
-from dslc.lowering.contraction import Axis, linear
-from dslc.lowering.tiling import GridLoop, Schedule, Tiled
+from dslc.lowering.contraction import Axis, Window, linear
+from dslc.lowering.schedules import GridLoop, Schedule, Tiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class _Kernel:
                 self._say(f"{at} = {tile} * {t.size} if {tile} < {last} else {end - t.size}", depth)
                 self._say(f"fresh = {self.s.width} if {tile} < {last} else {self.s.width - t.overlap}", depth)
                 continue
-            if len(t.segments) == 1 or t.runtime:
+            if len({segment.size for segment in t.segments}) == 1:
                 self._say(f"{at} = {tile} * {t.size}" if tile != "0" else f"{at} = 0", depth)
                 continue
             one, two = t.segments
@@ -186,6 +186,8 @@ class _Kernel:
         s = self.s
         tiled = [*s.rows, *s.columns, *([s.lanes] if s.lanes else [])]
         runtime = next((t for t in tiled if t.runtime), None)
+        if s.bounds is not None:
+            self._bounds(s.bounds, depth)
         self._say(f"a = offset(P0, {self._address('a')})", depth)
         self._say(f"b = offset(P1, {self._address('b')})", depth)
         self._say(f"c = offset(P2, {self._address('c')})", depth)
@@ -203,7 +205,9 @@ class _Kernel:
         for number, case in enumerate(cases):
             tests = []
             for t, segment in zip(static, case, strict=True):
-                if len(t.segments) > 1:
+                if s.taps is not None and len(t.segments) > 1 and t in s.rows:
+                    tests.append(f"{self.index[t.axis.name]} == {segment.start}")
+                elif len(t.segments) > 1:
                     boundary = t.segments[1].start
                     tests.append(f"{self.index[t.axis.name]} {'<' if segment is t.segments[0] else '>='} {boundary}")
             inner = depth
@@ -212,10 +216,19 @@ class _Kernel:
                 self._say(f"{word} {' and '.join(tests)}:" if word != "else" else "else:", depth)
                 inner += 1
             sizes = {t.axis.name: segment.size for t, segment in zip(static, case, strict=True)}
+            if s.taps is not None:
+                sizes["first"] = next(segment.start for t, segment in zip(static, case, strict=True) if t in s.rows)
             if runtime is None:
                 self._call(sizes, inner)
             else:
                 self._runtime_calls(runtime, sizes, inner)
+
+    def _bounds(self, w: Window, depth: int) -> None:
+        """The taps of this tile that do not read the halo: `steps` of them from `low`."""
+        at, least, taps = self.index[w.output], w.extent - 1 - w.start, self.c.axis(w.tap).extent
+        self._say(f"low = {at} - {least} if {at} > {least} else 0", depth)
+        self._say(f"high = {at} + {w.start + 1} if {at} + {w.start + 1} < {taps} else {taps}", depth)
+        self._say("steps = high - low", depth)
 
     def _runtime_calls(self, t: Tiled, sizes: dict[str, int], depth: int) -> None:
         self._say(f"if left >= {t.size}:", depth)
@@ -252,6 +265,7 @@ class _Kernel:
             tuple(sizes[t.axis.name] for t in s.rows),
             tuple(sizes[t.axis.name] for t in s.columns),
             sizes[s.lanes.axis.name] if s.lanes else 0,
+            sizes.get("first", 0),
         )
         self.variants[variant] = None
         pointers = ["a", "b", "c", *(f"x{n}" for n in range(len(self.c.addresses)))]
@@ -264,6 +278,8 @@ class _Kernel:
         strides = [(self.index[a.name], {"a": a.a, "b": a.b, "c": a.c or 0}[operand]) for a in self.c.outputs]
         if operand != "c" and not self.s.reduction.single:
             strides += [(name, self.s.stride(axis, operand)) for name, axis in self.chunks]
+        if operand != "c" and self.s.bounds is not None:
+            strides.append(("low", self.s.stride(self.c.axis(self.s.bounds.tap), operand)))
         return address_text(base, strides)
 
 

@@ -13,7 +13,7 @@ from itertools import product
 
 from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Unary
 from dslc.lowering.contraction import Axis, coefficient, walk
-from dslc.lowering.tiling import LANES, Schedule, Tiled
+from dslc.lowering.schedules import LANES, Schedule, Tiled
 
 UNARY = {"neg": "-{}", "not": "~{}", "isnan": "({0} != {0})"}
 BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
@@ -22,17 +22,26 @@ COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One size of the register tile: elements along each tiled axis (the lanes' in elements, 0 in dot form)."""
+    """One size of the register tile: elements along each tiled axis (the lanes' in elements, 0 in dot form).
+
+    `first` is the row where it begins, where that decides which taps reach the halo.
+    """
 
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     lanes: int
+    first: int = 0
 
     @property
     def name(self) -> str:
         parts = [*self.rows] if self.rows else [1]
         parts += self.columns
-        return "tile_" + "x".join(str(p) for p in parts) + (f"x{self.lanes}" if self.lanes else "")
+        return (
+            "tile_"
+            + "x".join(str(p) for p in parts)
+            + (f"x{self.lanes}" if self.lanes else "")
+            + (f"_from{self.first}" if self.first else "")
+        )
 
 
 def expression_lines(e: Expr, leaf: dict[Expr, str], prefix: str) -> tuple[list[str], str]:
@@ -157,7 +166,10 @@ class TilePrinter:
         if s.reduction.cut is not None:
             count = "steps" if "steps" in chunk_arguments(s) else str(s.reduction.block)
             loops.append((count, s.reduction.cut))
-        loops += [(str(axis.extent), axis) for axis in s.reduction.inside if axis is not s.dot]
+        tap = s.taps.tap if s.taps is not None else ""
+        loops += [(str(axis.extent), axis) for axis in s.reduction.inside if axis is not s.dot and axis.name != tap]
+        if s.bounds is not None:
+            loops[0] = ("steps", loops[0][1])
         loops = [(count, axis) for count, axis in loops if count != "1"]
         for depth, (count, _) in enumerate(loops):
             self._say(f"for k{depth} in range({count}):", depth + 1)
@@ -174,6 +186,11 @@ class TilePrinter:
                     position = f"k{d}" if position == "0" else f"({position} * {count} + k{d})"
                 self._say(f"prefetch(NEXT, {_times(position, s.ahead.step)})", depth)
             self._broadcast_step(depth)
+            return
+        if s.taps is not None:
+            self._pointers(offsets, depth)
+            for tap_index in range(self.c.axis(tap).extent or 1):
+                self._dot_step(LANES, depth, tap=tap_index)
             return
         full, left = divmod(s.dot.extent or 0, LANES)
         if full > 1:
@@ -224,9 +241,17 @@ class TilePrinter:
             if 0 < kept < self.s.width:
                 self._say(f"fresh{h} = ~first_lanes({kept} + zero)")
 
-    def _dot_step(self, lanes: int, depth: int, skip: int = 0) -> None:
-        """One step of the first `lanes` canonical lanes; the first `skip` of them stay as they are."""
-        s = self.s
+    def _dot_step(self, lanes: int, depth: int, skip: int = 0, tap: int = 0) -> None:
+        """One step of the first `lanes` canonical lanes; the first `skip` of them stay as they are.
+
+        Where taps are unrolled, it is that of one tap, and rows that would read the halo are left out.
+        """
+        s, w = self.s, self.s.taps
+        at_a = at_b = 0
+        rows = list(enumerate(self.rows))
+        if w is not None:
+            at_a, at_b = (tap * s.stride(self.c.axis(w.tap), operand) for operand in (s.scalar, s.vector))
+            rows = [(i, row) for i, row in rows if 0 <= w.start + self.variant.first + row[0] - tap < w.extent]
         for h in range(self.parts):
             here, kept = min(s.width, lanes - h * s.width), skip - h * s.width
             if here <= 0:
@@ -237,10 +262,10 @@ class TilePrinter:
             count = "" if here == s.width else f", {here}"
             suffix = "" if self.parts == 1 else f"_{h}"
             for j, column in enumerate(self.columns):
-                at = sum(n * s.stride(t.axis, s.vector) for n, t in zip(column, s.columns, strict=True)) + h * s.width
+                at = at_b + sum(n * s.stride(t.axis, s.vector) for n, t in zip(column, s.columns, strict=True)) + h * s.width
                 self._say(f"v{j} = vload{part}_{self.type}({s.vector}, {at}{count})", depth)
-            for i, row in enumerate(self.rows):
-                at = sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True)) + h * s.width
+            for i, row in rows:
+                at = at_a + sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True)) + h * s.width
                 self._say(f"x = vload{part}_{self.type}({s.scalar}, {at}{count})", depth)
                 for j in range(len(self.columns)):
                     c = f"c{i}_{j}{suffix}"
@@ -385,7 +410,7 @@ def chunk_arguments(s: Schedule) -> list[str]:
 
     And `fresh`, the lanes of a row's first vector that no tile before has, and `zero`, which is 0."""
     cut, arguments = s.reduction.cut, []
-    if cut is not None and (cut.extent is None or cut.extent % s.reduction.block):
+    if s.bounds is not None or (cut is not None and (cut.extent is None or cut.extent % s.reduction.block)):
         arguments.append("steps")
     if not s.reduction.single:
         if not s.contraction.accumulate:

@@ -1,0 +1,103 @@
+"""What a register tile costs: cycles counted for a core with two fma units and two load ports, corrected by measurements."""
+
+from __future__ import annotations
+
+from math import inf, prod
+
+from dslc.ir.types import DType
+from dslc.lowering.contraction import Contraction, Reduction, useful_share
+from dslc.lowering.schedules import BATCH_HINT, LANES, Roles, Tiled, product_of, stride_of, windows_of
+
+L1_BYTES = 32 << 10  # of 32 to 48 KiB
+FMA_LATENCY = 4
+CACHE_WAYS = 8  # lines at one distance of 4 KiB that the first-level cache holds
+THREADS = 2  # that tiles should divide among; any number runs correctly
+TILE_CYCLES = 20.0  # calling a tile and starting its loops
+
+
+def registers(width: int, dtype: DType) -> tuple[int, int]:
+    """(registers a vector takes, registers there are): 32 with AVX-512, 16 below."""
+    each = max(1, width * dtype.size // (64 if width == 16 else 4 * width))
+    return each, 32 if width == 16 else 16
+
+
+def cycles_of(
+    c: Contraction,
+    roles: Roles,
+    reduction: Reduction,
+    width: int,
+    lanes: Tiled | None,
+    rows: tuple[Tiled, ...],
+    columns: tuple[Tiled, ...],
+) -> float:
+    """Cycles on one core of the whole contraction at the batch hint, plus a little for every variant of the tile to compile."""
+    each, _ = registers(width, c.dtype)
+    tiled = {t.axis.name for t in (*rows, *columns)} | ({lanes.axis.name} if lanes else set())
+    around, steps = 1.0, 1
+    for axis in c.axes:
+        size = axis.size(BATCH_HINT)
+        if axis.reduction:
+            steps *= -(-size // LANES) * (LANES // width) if axis is roles.dot else size
+        elif axis.name not in tiled:
+            around *= size
+    split = _split_loads(c, roles, lanes, width)
+    windows = windows_of(c, roles, reduction)
+    share = prod(useful_share(c, w) for w in windows if w is not None)
+    reuse = (c.axis(windows[1].tap).extent or 1) if windows[1] is not None else 1
+    stored = 1.0 if lanes is None or lanes.axis.c == 1 else float(min(width, lanes.axis.extent or 1))
+    panel = steps * (lanes.size if lanes else width) * product_of(columns) * c.dtype.size
+    from_l2 = _bytes_a_cycle(c, roles, lanes, panel, steps)
+    chunks = max(1.0, steps / reduction.steps)
+    crowded = roles.dot is None and any(stride_of(t.axis, roles.scalar) * c.dtype.size % 4096 == 0 for t in rows)
+    total = 0.0
+    variants = set()
+    row_sizes, column_sizes = _sizes(rows), _sizes(columns)
+    vector_sizes = [(-(-s // width), 1) for s in lanes.tiles()] if lanes else [(1, 1)]
+    for vectors, _ in set(vector_sizes):
+        v_count = sum(1 for v, _ in vector_sizes if v == vectors)
+        for row, r_count in row_sizes.items():
+            for column, c_count in column_sizes.items():
+                wide = vectors * column * each
+                count = row * wide
+                loads = wide * split + row * (each * split if roles.dot is not None else 1) / reuse
+                step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
+                step *= 1.15 if row > CACHE_WAYS and crowded else 1.0
+                step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
+                step = max(step, wide * width * c.dtype.size / each / from_l2)
+                end = count * (2.0 + stored) if roles.dot is None else 4.0 * row * column + 10
+                total += v_count * r_count * c_count * (share * steps * step + chunks * (end + TILE_CYCLES))
+                variants |= {(vectors, row, column, n) for n in range(r_count if windows[1] is not None else 1)}
+    tiles = around * len(vector_sizes) * sum(row_sizes.values()) * sum(column_sizes.values())
+    idle = -(-tiles // THREADS) * THREADS / tiles  # tiles that do not divide among the threads
+    return around * total * idle * (1 + 0.01 * len(variants))
+
+
+def _bytes_a_cycle(c: Contraction, roles: Roles, lanes: Tiled | None, panel: int, steps: int) -> float:
+    """How fast the vector operand arrives. A panel that is dense in memory comes from the first-level cache if it fits, else
+    from the second. Where each step of the reduction is a row further, rows a power of two apart fall into few cache sets.
+    Measured."""
+    innermost = min((abs(stride_of(a, roles.vector)) for a in c.reductions if a is not roles.dot and stride_of(a, roles.vector)), default=0)
+    distance = innermost * c.dtype.size
+    if lanes is None or innermost <= lanes.size or distance < 1024 or steps <= 32:
+        return inf if panel <= L1_BYTES else 32.0
+    return 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
+
+
+def _sizes(tiled: tuple[Tiled, ...]) -> dict[int, int]:
+    """How many tiles of each size (the product over the axes)."""
+    result = {1: 1}
+    for t in tiled:
+        sizes = t.tiles()
+        result = {p * s: n * sizes.count(s) for p, n in result.items() for s in set(sizes)}
+    return result
+
+
+def _split_loads(c: Contraction, roles: Roles, lanes: Tiled | None, width: int) -> float:
+    """Load slots that a vector takes: nearly two where it straddles cache lines."""
+    if roles.dot is not None:
+        return 1.0 if (roles.dot.extent or 0) % LANES == 0 else 1.8
+    assert lanes is not None
+    if stride_of(lanes.axis, roles.vector) != 1:
+        return 1.0 if stride_of(lanes.axis, roles.vector) == 0 else float(width)
+    aligned = all(stride_of(a, roles.vector) % width == 0 for a in c.axes if a.name != lanes.axis.name)
+    return 1.0 if aligned else 1.0 + 0.9 * min(1.0, width * c.dtype.size / 64)

@@ -1,0 +1,131 @@
+"""The loops around a register tile: their order, cache blocks, where chunks run, and prefetching."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dslc.lowering.contraction import Axis, Contraction, Reduction
+from dslc.lowering.schedules import BATCH_HINT, Ahead, GridLoop, Roles, Schedule, Tiled, product_of, stride_of
+
+AHEAD_BYTES = 256 << 10  # a vector operand of this size is not expected in the second-level cache when a panel is first read
+L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
+
+
+def _span(axes: list[tuple[int, int]]) -> int:
+    """Elements between the first and the last that loops of (extent, stride) touch."""
+    return 1 + sum((e - 1) * abs(s) for e, s in axes)
+
+
+def chunks_outside(
+    c: Contraction, roles: Roles, reduction: Reduction, lanes: Tiled | None, rows: tuple[Tiled, ...], columns: tuple[Tiled, ...]
+) -> bool:
+    """Whether to run all tiles for a chunk before the next chunk: where the panels of the whole reduction outgrow the cache."""
+    steps = 1
+    for axis in c.reductions:
+        steps *= axis.size(BATCH_HINT)
+    wide = (lanes.size if lanes else 1) * product_of(columns)
+    row_tiles = 1
+    for t in rows:
+        row_tiles *= len(t.tiles())
+    for axis in c.outputs:
+        if stride_of(axis, roles.scalar) and not stride_of(axis, roles.vector) and all(t.axis is not axis for t in rows):
+            row_tiles *= axis.size(BATCH_HINT)
+    return row_tiles > 1 and (steps * wide * c.dtype.size > L2_BYTES or any(a.extent is None for a in c.reductions))
+
+
+def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
+    """Loops around the tile, outermost first.
+
+    Axes of both operands stand outside. Then a block of the broadcast operand that stays in the second-level cache meets every
+    panel of the vector operand; inside a panel the tiles of the block follow each other, so that the panel is read once a block.
+    """
+    c = s.contraction
+    tiled = {t.axis.name: t for t in (*s.rows, *s.columns, *((s.lanes,) if s.lanes else ()))}
+
+    def in_scalar(a: Axis) -> bool:
+        return bool(s.stride(a, s.scalar)) or any(t.axis is a for t in s.rows)
+
+    def in_vector(a: Axis) -> bool:
+        return bool(s.stride(a, s.vector)) or any(t.axis is a for t in s.columns) or (s.lanes is not None and s.lanes.axis is a)
+
+    both = [a for a in c.outputs if in_scalar(a) == in_vector(a)]
+    scalar = [a for a in c.outputs if in_scalar(a) and not in_vector(a)]
+    vector = [a for a in c.outputs if in_vector(a) and not in_scalar(a)]
+    both.sort(key=lambda a: (a.extent is None, abs(a.c or 0)), reverse=True)
+    scalar.sort(key=lambda a: (a.extent is None, abs(s.stride(a, s.scalar))), reverse=True)
+    vector.sort(key=lambda a: (a.extent is None, a is not (s.lanes.axis if s.lanes else None), abs(s.stride(a, s.vector))), reverse=True)
+
+    def tiles(a: Axis) -> int:
+        return len(tiled[a.name].tiles()) if a.name in tiled else a.size(BATCH_HINT)
+
+    chunk = [(a.size(BATCH_HINT), s.stride(a, s.scalar)) for a in s.reduction.inside]
+    if s.reduction.cut is not None:
+        chunk.append((s.reduction.block, s.stride(s.reduction.cut, s.scalar)))
+    if not s.chunks_outside:
+        chunk = [(a.size(BATCH_HINT), s.stride(a, s.scalar)) for a in c.reductions]
+    inside: list[Axis] = []
+    budget = L2_BYTES // c.dtype.size
+    block: GridLoop | None = None
+    spans = list(chunk)
+    for a in reversed(scalar):
+        extent = a.size(BATCH_HINT)
+        if _footprint([*spans, (extent, s.stride(a, s.scalar))]) <= budget:
+            spans.append((extent, s.stride(a, s.scalar)))
+            inside.insert(0, a)
+            continue
+        if tiles(a) > 1 and vector and (a.extent is not None or a.name in tiled):
+            per_tile = extent / tiles(a)
+            fit = max(1, int(budget / max(1, _footprint([*spans, (max(1, round(per_tile)), s.stride(a, s.scalar))]))))
+            count = -(-tiles(a) // -(-tiles(a) // fit))
+            if 1 < count < tiles(a):
+                block = GridLoop(a.name, count)
+        break
+    outside = scalar[: len(scalar) - len(inside)]
+    loops = [GridLoop(a.name) for a in both]
+    if block is not None:
+        loops += [GridLoop(a.name) for a in outside[:-1]] + [block]
+        loops += [GridLoop(a.name) for a in vector] + [replace(block, inner=True)]
+    else:
+        loops += [GridLoop(a.name) for a in outside] + [GridLoop(a.name) for a in vector]
+    return tuple(loops + [GridLoop(a.name) for a in inside])
+
+
+def _footprint(loops: list[tuple[int, int]]) -> int:
+    """Elements that loops of (extent, stride) touch, at most: overlapping windows count once, gaps do not count."""
+    total = 1
+    for e, stride in loops:
+        if stride:
+            total *= e
+    return min(total, _span(loops))
+
+
+def ahead_of(s: Schedule) -> Ahead | None:
+    """Prefetching where the vector operand is dense panels, large, and each panel is read by several tiles."""
+    c, lanes = s.contraction, s.lanes
+    if lanes is None:
+        return None
+    panel = lanes.size
+    inner = sorted((a for a in c.reductions if s.stride(a, s.vector)), key=lambda a: s.stride(a, s.vector))
+    for axis in inner:  # the panel is dense in the order of the reduction
+        if s.stride(axis, s.vector) != panel or axis.extent is None:
+            return None
+        panel *= axis.extent
+    total = c.dtype.size
+    for axis in c.axes:
+        if s.stride(axis, s.vector):
+            total *= axis.size(BATCH_HINT)
+    tiled = {t.axis.name: t for t in (*s.rows, *s.columns, lanes)}
+    sharing = loops = 0
+    distance = 0
+    for g in reversed(s.grid):
+        axis = c.axis(g.axis)
+        step = s.stride(axis, s.vector) * (tiled[g.axis].size if g.axis in tiled else 1)
+        count = len(tiled[g.axis].tiles()) if g.axis in tiled else axis.size(BATCH_HINT)
+        if step and count > 1:
+            distance = step
+            break
+        count = min(count, g.block) if g.block and g.inner else -(-count // g.block) if g.block else count
+        sharing, loops = max(1, sharing) * count, loops + 1
+    if total < AHEAD_BYTES or sharing < 2 or not distance or s.columns:
+        return None
+    return Ahead(distance, max(1, -(-lanes.size // sharing)), loops)
