@@ -202,8 +202,12 @@ def _absorb(
     claimed: set[Op],
     contraction: bool,
 ) -> Op:
-    """The last operator of the element-wise chain behind a sum: same shape, one reader, one contraction a chain."""
+    """The last operator of the element-wise chain behind a sum: same shape, one reader, one contraction a chain.
+
+    A contraction stores what it computes with, so its chain ends with a value of the same element type.
+    """
     end, length = op, 0
+    chain: list[Op] = []
     while end.output not in keep and len(uses.get(end.output, ())) == 1 and length < 40:
         user = uses[end.output][0]
         if is_contraction(user) or user.kind == "constant" or user in claimed or shapes[user].reduction or shapes[user].tables:
@@ -211,8 +215,11 @@ def _absorb(
         if user.output.type.shape != op.output.type.shape or not _pointwise(user, end.output):
             break
         end, length = user, length + 1
-        claimed.add(user)
-    return end
+        chain.append(user)
+    while contraction and chain and chain[-1].output.type.dtype != op.output.type.dtype:
+        chain.pop()
+    claimed.update(chain)
+    return chain[-1] if chain else op
 
 
 def _pointwise(op: Op, value: Value) -> bool:
