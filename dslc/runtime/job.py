@@ -13,9 +13,10 @@ from dslc.ir.plan import IMMEDIATE, ProgramPlan, StepPlan
 from dslc.runtime.pool_code import BARRIER, JOB_HEADER_WORDS, ROW_HEADER_WORDS, SERIAL
 
 THREADS_WORD, BATCH_WORD, PROFILE_WORD = 0, 1, 2
-TRIALS = 7
+TRIALS = 8
 TRY_ALONE_BELOW = 150e-6  # seconds: above it, meeting at barriers costs nothing that matters
-DECIDED_FOR = 10_000  # calls until the machine is asked again
+DECIDED_FOR = 10_000  # calls on the pool until the machine is asked again
+ALONE_FOR = 600  # calls alone: another program that kept a processor busy for a moment must not slow this one down for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Job:
 class Choice:
     """Whether a job is faster on the caller's thread alone: for a few microseconds of work, meeting the others costs more than they do.
 
-    The first calls try the pool, then the caller alone, and the median decides, until it is tried again much later. Results do not
+    The first calls try the pool, then the caller alone, and their third best times decide, until it is tried again much later. Results do not
     depend on it, since the split into shares never changes them.
     """
 
@@ -91,17 +92,22 @@ class Choice:
         """A call took so long; only while `testing`."""
         self.times[self.alone].append(seconds)
         if len(self.times[0]) == TRIALS:
-            pooled = sorted(self.times[0])[TRIALS // 2]
+            pooled = _typical(self.times[0])
             self.alone = pooled < TRY_ALONE_BELOW
             if not self.alone or len(self.times[1]) == TRIALS:
-                self.alone = self.alone and sorted(self.times[1])[TRIALS // 2] < pooled
-                self.testing, self.left = False, DECIDED_FOR
+                self.alone = self.alone and _typical(self.times[1]) < pooled
+                self.testing, self.left = False, ALONE_FOR if self.alone else DECIDED_FOR
 
     def count(self) -> None:
         """A call was made with what was decided."""
         self.left -= 1
         if self.left <= 0:
             self._begin()
+
+
+def _typical(times: list[float]) -> float:
+    """The third best: the first calls are slower, and so are those that were interrupted."""
+    return sorted(times)[2]
 
 
 def group_steps(steps: Sequence[StepPlan]) -> list[list[StepPlan]]:

@@ -24,7 +24,7 @@ from dslc.ir.plan import KernelPlan, StepPlan
 from dslc.runtime.arena import Arena
 from dslc.runtime.convert import Scalar, address_of, convert
 from dslc.runtime.executable import Executable, Program, aligned_zeros
-from dslc.runtime.job import DECIDED_FOR, TRIALS, Choice, group_steps
+from dslc.runtime.job import ALONE_FOR, TRIALS, Choice, group_steps
 
 HERE = Path(__file__).parent
 W = np.arange(1, 5, dtype=np.float32)
@@ -487,10 +487,17 @@ def test_small_jobs_run_where_they_are_faster() -> None:
         long.note(1e-3)
     assert (fast_alone.testing, fast_shared.testing, long.testing) == (False, False, False)
     assert (fast_alone.alone, fast_shared.alone, long.alone) == (True, False, False)
-    for _ in range(DECIDED_FOR):
+    for _ in range(ALONE_FOR):
         assert not fast_alone.testing
         fast_alone.count()
     assert fast_alone.testing
+
+
+def test_calls_that_were_interrupted_do_not_decide() -> None:
+    choice = Choice()
+    for n in range(2 * TRIALS):
+        choice.note(88e-6 if choice.alone else (21e-6 if n in (3, 5, 6) else 120e-6))
+    assert not choice.alone
 
 
 def test_results_do_not_depend_on_the_choice() -> None:
