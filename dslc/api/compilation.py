@@ -84,17 +84,20 @@ def compile(
     width: int | None = None,
     cache: Path | str | bool = True,
     seed: int = 0,
+    verify: bool = False,
     progress: Progress | None = None,
 ) -> Program:
     """Compile a model and return it ready to be called, with its initial values.
 
     `source` is a path, the name of a network that comes with dslc, or text; `model` may be left out where there is only one.
     `dims` fixes sizes by name. `precision="f64"` computes in f64 throughout, for checking. `threads` and `width` (16, 8 or 4 lanes)
-    change the speed, never the bits. `cache` is a folder, or False for none. `seed` is that of the initial values.
+    change the speed, never the bits. `cache` is a folder, or False for none. `seed` is that of the initial values. `verify` checks
+    every pass and every kernel against the interpreter.
 
     Raises DiagnosticError with everything that is wrong with the source.
     """
-    request = request_of(source, model, False, dims, options_of(target, precision, threads, width, cache))
+    options = replace(options_of(target, precision, threads, width, cache), verify=verify)
+    request = request_of(source, model, False, dims, options)
     ready = obtain(request, cache is not False, progress)
     return Program(ready.executable(request.options.threads), ready.signature, ready.artifact, seed=seed, compiled=ready.compiled)
 
@@ -165,7 +168,7 @@ def obtain(request: Request, use_cache: bool = True, progress: Progress | None =
     """The compiled module that is asked for, from the cache or compiled now."""
     store = cache_of(request.options) if use_cache else None
     first = _first_key(request)
-    if store is not None:
+    if store is not None and not request.options.verify:
         known = _recall(store, first)
         if known is not None:
             found, objects = known

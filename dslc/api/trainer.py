@@ -34,6 +34,7 @@ class Trainer:
     each of "train" and "test". `epochs`, `steps`, `batch`, `seed` and `settings` (learning rates by name) take the place of the recipe's;
     none of them recompiles anything. The file that the recipe saves goes to `folder`, the current one if None; with `resume` training
     goes on from there. `observers` watch (see `dslc.training`), or are made for the recipe by a function; nothing is printed.
+    `verify` checks every pass and every kernel against the interpreter first.
 
     Errors: DiagnosticError with everything that is wrong with the source, DL07xx for data and settings.
     """
@@ -60,9 +61,10 @@ class Trainer:
         cache: Path | str | bool = True,
         observers: Sequence[Observer] | Callable[[Recipe], Sequence[Observer]] = (),
         log_every: int = 100,
+        verify: bool = False,
         progress: Progress | None = None,
     ):
-        options = options_of(None, precision, threads, width, cache)
+        options = replace(options_of(None, precision, threads, width, cache), verify=verify)
         request = request_of(source, recipe, True, dims, options)
         self._ready = obtain(request, cache is not False, progress)
         written = self._ready.signature.recipe

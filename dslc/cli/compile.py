@@ -21,10 +21,11 @@ Job = tuple[str | None, dict[str, int], str | None, Path | None]  # model, sizes
 @click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights to put in; initial values without.")
 @click.option("--embed", is_flag=True, help="Put the machine code in, for readers who trust the file.")
+@click.option("--verify", is_flag=True, help="Check every pass and every kernel against the interpreter; slow.")
 @compile_options
 @json_option
 def command(
-    file: str, output: Path | None, target: str, weights: Path | None, embed: bool, dims: tuple[str, ...],
+    file: str, output: Path | None, target: str, weights: Path | None, embed: bool, verify: bool, dims: tuple[str, ...],
     threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile a model, and write it as an artifact that `dslc run` and `dslc.load` take. Without -o, the file's `export` items say what
@@ -48,7 +49,7 @@ def command(
     for name, fixed, kind, artifact in jobs:
         progress = Compiling()
         lanes = int(width) if width else None
-        program = compile_source(source, name, dims=fixed, precision=kind, threads=threads, width=lanes, progress=progress)
+        program = compile_source(source, name, dims=fixed, precision=kind, threads=threads, width=lanes, verify=verify, progress=progress)
         progress.end()
         if weights is not None:
             program.load_weights(weights)

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Of initial values, order of the data and random operators.")
 @click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where checkpoint, log and curves go.")
 @click.option("--log/--no-log", default=True, help="Write RECIPE.jsonl and RECIPE.svg, the log and the curves.")
+@click.option("--verify", is_flag=True, help="First check every pass and every kernel against the interpreter; slow.")
 @compile_options
 @json_option
 def command(
     file: str, data: tuple[Path, ...], resume: bool, settings: tuple[str, ...], epochs: int | None, steps: int | None, batch: int | None,
-    seed: int | None, folder: Path, log: bool, dims: tuple[str, ...], threads: int | None, width: str | None, precision: str | None,
+    seed: int | None, folder: Path, log: bool, verify: bool, dims: tuple[str, ...], threads: int | None, width: str | None, precision: str | None,
     as_json: bool,
 ) -> int:  # fmt: skip
     """Run a training recipe: progress, metrics, checkpoints, a log of JSON lines and the curves. Ctrl-C saves and exits with 130.
@@ -46,7 +47,7 @@ def command(
     progress = Compiling()
     trainer = Trainer(
         path, recipe, data_folders=data, folder=folder, epochs=epochs, steps=steps, batch=batch, seed=seed,
-        settings=parse_numbers(settings), resume=resume, dims=parse_dims(dims), precision=precision, threads=threads,
+        settings=parse_numbers(settings), resume=resume, dims=parse_dims(dims), precision=precision, threads=threads, verify=verify,
         width=int(width) if width else None, progress=progress, observers=lambda r: _observers(r, folder, log, resume, as_json),
     )  # fmt: skip
     progress.end()

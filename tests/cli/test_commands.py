@@ -231,3 +231,15 @@ def test_an_internal_error_shows_no_traceback(dslc: Run, monkeypatch: pytest.Mon
     status, _, err = dslc("explain", "DL0001")
     assert status == 1 and "internal error: ZeroDivisionError: a defect" in err and "Traceback" not in err
     assert "Traceback" in dslc("--traceback", "explain", "DL0001")[2]
+
+
+def test_verify_checks_every_pass_and_kernel(net: Path, dslc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dslc import compiler
+
+    calls = []
+    one_pass, kernels = compiler.check_pass, compiler.check_kernels
+    monkeypatch.setattr(compiler, "check_pass", lambda *a, **k: (calls.append("pass"), one_pass(*a, **k))[1])
+    monkeypatch.setattr(compiler, "check_kernels", lambda *a, **k: (calls.append("kernels"), kernels(*a, **k))[1])
+    for times in (1, 2):  # a cached program is checked too
+        assert dslc("compile", "net.dl", "--verify")[0] == 0
+        assert calls.count("pass") == times * len(compiler.PASSES) and calls.count("kernels") == times
