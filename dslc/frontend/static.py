@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dslc.diagnostics import Note, Span
 from dslc.frontend.report import NeedsSize, Refused
-from dslc.frontend.scope import Context
+from dslc.frontend.scope import Context, spend
 from dslc.frontend.values import ListValue, RangeValue, Results, Undecided, Value, describe, is_number, is_size
 from dslc.ir import dims, prove
 from dslc.ir.dims import Dim, DimError, DimExpr
@@ -172,6 +172,7 @@ def compare(context: Context, op: str, left: Value, right: Value, span: Span) ->
     """A static comparison: true, false or `Undecided` where symbolic sizes leave it open."""
     if is_size(left) and is_size(right) and (isinstance(left, DimExpr) or isinstance(right, DimExpr)):
         assert isinstance(left, int | DimExpr) and isinstance(right, int | DimExpr)
+        spend(context, 200, span)
         return decide_relation(context, Relation(left, op, right))
     if is_number(left) and is_number(right):
         if isinstance(left, DimExpr) or isinstance(right, DimExpr):

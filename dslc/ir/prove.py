@@ -337,12 +337,13 @@ def _search(goal: Relation, facts: Sequence[Relation]) -> dict[str, int] | None:
     solution = solve(facts)
     involved = sorted(set().union(*(dims.names(f.left) | dims.names(f.right) for f in [goal, *facts])))
     free = sorted(set().union(*(dims.names(dims.substitute(dims.name(n), solution.mapping)) for n in involved))) if involved else []
+    solved = {n: dims.substitute(dims.name(n), solution.mapping) for n in involved}
     shown = dims.names(goal.left) | dims.names(goal.right)
     candidates = _candidates(len(free), _constants([goal, *facts]))
     for assignment in itertools.islice(_assignments(candidates, len(free)), _BUDGET):
         chosen = dict(zip(free, assignment, strict=True))
         try:
-            values = {n: dims.evaluate(dims.substitute(dims.name(n), solution.mapping), chosen) for n in involved}
+            values = {n: dims.evaluate(d, chosen) for n, d in solved.items()} if solution.mapping else chosen
             if min(values.values(), default=1) >= 1 and all(f.holds(values) for f in facts) and not goal.holds(values):
                 return {n: v for n, v in values.items() if n in shown}
         except DimError:
