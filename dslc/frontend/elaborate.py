@@ -19,6 +19,7 @@ from dslc.frontend.recipes import build_recipe, recipe_data
 from dslc.frontend.report import Abandoned, NeedsSize, Refused, Reporter, did_you_mean, listed
 from dslc.frontend.scope import Context
 from dslc.ir.module import Buffer, Module, Program
+from dslc.ir.operator import OPERATORS
 from dslc.ir.recipe import Recipe
 
 
@@ -53,6 +54,7 @@ class Loaded:
 
 def load(text: str, file: str = "<string>", folder: Path | None = None) -> Loaded:
     """Parses a file and its imports; syntax errors are in the reporter."""
+    assert OPERATORS, "whoever starts the pipeline imports dslc.ops"
     reporter = Reporter()
     files = Files(reporter)
     return Loaded(reporter, files, files.root(text, file, folder))
