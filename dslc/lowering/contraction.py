@@ -18,7 +18,7 @@ from dslc.ir.dims import Dim, DimExpr, substitute
 from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Store, Unary
 from dslc.ir.types import DType
 
-CHUNK = 768
+CHUNK = 576
 """The longest run of fma into one accumulator. Chunk sums are added in order: the rounding error grows with the root of
 this length, not of the whole reduction."""
 CHUNK_OF_EXAMPLES = 256
