@@ -20,7 +20,6 @@ FLOORS = {
     "interchange": 5,
     "backends": 4,
     "verify": 4,
-    "verify": 4,
     "frontend": 3,
     "ops": 3,
     "transforms": 3,

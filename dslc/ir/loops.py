@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from dslc.ir.dims import Dim, DimExpr, name
 from dslc.ir.types import DType, TensorType
 
-UNARY = frozenset("neg abs exp log sqrt rsqrt tanh sigmoid erf sin cos floor ceil round not isnan".split())
-ARITHMETIC = frozenset("add sub mul div floordiv mod max min pow and or".split())
-COMPARE = frozenset("eq ne lt le gt ge".split())
-REDUCTIONS = frozenset("add max min argmax argmin".split())
+UNARY = frozenset(["neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "floor", "ceil", "round", "not", "isnan"])
+ARITHMETIC = frozenset(["add", "sub", "mul", "div", "floordiv", "mod", "max", "min", "pow", "and", "or"])
+COMPARE = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
+REDUCTIONS = frozenset(["add", "max", "min", "argmax", "argmin"])
 
 
 class Expr:

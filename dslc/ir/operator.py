@@ -16,9 +16,8 @@ import numpy as np
 from dslc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
-    from dslc.ir.builder import Builder
     from dslc.ir.graph import Value
-    from dslc.ir.loops import ContractionMap, Expr, Reader
+    from dslc.ir.loops import ContractionMap, Expr
 
 REQUIRED = object()
 
