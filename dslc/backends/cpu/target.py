@@ -7,10 +7,9 @@ from importlib.metadata import version
 import llvmlite.binding as llvm
 
 from dslc.backends.cpu.build import KernelSource
-from dslc.backends.cpu.contract import emit as emit_contraction
+from dslc.backends.cpu.contraction_source import contraction_source
 from dslc.backends.cpu.emit import emit
 from dslc.ir.loops import LoopProgram
-from dslc.lowering.prepare import tiled
 from dslc.lowering.steps import Lowered
 from dslc.options import Options
 
@@ -45,5 +44,5 @@ def kernel_sources(lowered: Lowered, target: Target) -> tuple[KernelSource, ...]
         if isinstance(step.program, LoopProgram):
             sources.append(KernelSource(emit(step.program, target.width), "kernel", target.width))
         else:
-            sources.append(KernelSource(emit_contraction(tiled(step.program, target.width)).text, "kernel", target.width))
+            sources.append(contraction_source(step.program, target.width))
     return tuple(sources)
