@@ -39,7 +39,8 @@ class Arena:
         self.generation += 1
         span = -(-size // PAGE) * PAGE
         try:
-            pages = mmap.mmap(-1, span + 2 * PAGE if self.guarded else span)
+            # private, for mmap's default is memory that a process shares with its children after a fork
+            pages = mmap.mmap(-1, span + 2 * PAGE if self.guarded else span, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, ValueError, OverflowError) as error:
             raise DiagnosticError(
                 Diagnostic("DL0660", f"there is no room for {size:,} bytes of intermediate values: {error}", hint="take a smaller batch")
