@@ -38,7 +38,7 @@ def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound
                 ranges |= {name: (0, largest(extent, bound) - 1) for name, extent in node.variables}
     stores = tuple(_simplified(s, ranges) for s in stores)
     stores, axes, ranges = _split(stores, axes, ranges)
-    axes = tuple((name, extent) for name, extent in axes if extent != 1)
+    axes = tuple(a for a in axes if ranges[a[0]] != (0, 0))
     stores = tuple(_without_single_steps(_substituted(s, {n: 0 for n, e in ranges.items() if e == (0, 0)})) for s in stores)
     stores, axes = _merge(stores, axes, keep_rows)
     stores, axes = _unroll(stores, axes)
