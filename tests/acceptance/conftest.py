@@ -5,14 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent.parent
-Python = Callable[..., "subprocess.CompletedProcess[str]"]
+from surroundings import ROOT, Python
 
 
 @pytest.fixture(scope="session")
@@ -30,15 +26,10 @@ def python(cache: Path) -> Python:
 
     def call(code: str, *arguments: object, timeout: float = 120, before: tuple[str, ...] = (), **environment: str) -> object:
         command = [*before, sys.executable, "-c", code, *map(str, arguments)]
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "DSLC_CACHE": str(cache), "NO_COLOR": "1", **environment}
+        path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
+        env = {**os.environ, "PYTHONPATH": path, "DSLC_CACHE": str(cache), "NO_COLOR": "1", **environment}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
     return call  # type: ignore[return-value]
-
-
-def fashion(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Random pictures and labels in the form of Fashion-MNIST."""
-    rng = np.random.default_rng(seed)
-    return rng.random((count, 1, 28, 28), np.float32), rng.integers(0, 10, count)

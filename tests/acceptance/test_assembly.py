@@ -9,10 +9,10 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import pytest
-from conftest import ROOT
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+from surroundings import ROOT
 
 from dslc.api.compilation import elaborate, options_of, request_of
 from dslc.backends.cpu.build import KernelSource

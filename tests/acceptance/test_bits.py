@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, fashion
 from digits_victim import EVERY, STEPS
+from surroundings import ROOT, fashion
 
 import dslc
 from dslc.training import checkpoint

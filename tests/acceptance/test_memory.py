@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Python
+from surroundings import Python
 
 from dslc.api.compilation import Ready, obtain, options_of, request_of
 from dslc.api.program import initialise

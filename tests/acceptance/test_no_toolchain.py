@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from surroundings import ROOT
 
 # Loaded by every Python that is started, the compile workers included: refuses programs other than Python, and such libraries.
 GUARD = """

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import Python
+from surroundings import Python
 
 import dslc
 
@@ -23,7 +23,7 @@ net = dslc.compile("lenet", cache=cache, threads=threads)
 
 FORK = """
 first = net(image=image)
-for _ in range(10):
+for _ in range(5):
     child = os.fork()
     if child == 0:
         right = all((net(image=image) == first).all() for _ in range(20))

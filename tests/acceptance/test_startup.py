@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Python, fashion
+from surroundings import ROOT, Python, fashion
 
 import dslc
 from dslc.api.sources import zoo
