@@ -9,6 +9,7 @@ from dslc.lowering.contraction import Axis, Contraction, Reduction, Window, usef
 
 LANES = 16
 BATCH_HINT = 32  # the batch that a schedule is chosen for where the axis is run-time sized; any batch runs correctly
+MOST_UNROLLED = 7
 WORTH_SKIPPING = 0.9  # the share of products outside the halo below which the others are left out
 
 
@@ -109,6 +110,7 @@ class Schedule:
     cycles: float
     ahead: Ahead | None = None
     bounds: Window | None = None  # limits the loop over its tap, the cut axis of the reduction, for each tile
+    unroll: int = 1  # steps of the innermost loop printed in a row, so that rows which slide over the operand share its vectors
     taps: Window | None = None  # the loop over its tap is unrolled without the products that read the halo
 
     def stride(self, axis: Axis, operand: str) -> int:
@@ -148,3 +150,16 @@ def windows_of(c: Contraction, roles: Roles, reduction: Reduction) -> tuple[Wind
     bounds = next((w for w in worth if w.output not in tiled and w.tap == (cut or (loops[0] if loops else ""))), None)
     taps = next((w for w in worth if roles.rows and w.output == roles.rows[0].name and loops and w.tap == loops[-1]), None)
     return bounds, taps
+
+
+def unroll_of(c: Contraction, roles: Roles, reduction: Reduction) -> int:
+    """Steps of the innermost loop to unroll: in dot form, where a row's vector is the next row's one step later."""
+    loops = [a for a in reduction.inside if a is not roles.dot]
+    if roles.dot is None or (roles.dot.extent or 0) >= 2 * LANES or not loops:
+        return 1
+    inner = loops[-1]
+    if windows_of(c, roles, reduction) != (None, None) or len(reduction.inside) < 2:
+        return 1
+    if len(roles.rows) != 1 or stride_of(roles.rows[0], roles.scalar) != stride_of(inner, roles.scalar):
+        return 1
+    return max(n for n in range(1, MOST_UNROLLED + 1) if (inner.extent or 1) % n == 0)

@@ -6,7 +6,7 @@ from math import inf, prod
 
 from dslc.ir.types import DType
 from dslc.lowering.contraction import Contraction, Reduction, useful_share
-from dslc.lowering.schedules import BATCH_HINT, LANES, Roles, Tiled, product_of, stride_of, windows_of
+from dslc.lowering.schedules import BATCH_HINT, LANES, Roles, Tiled, product_of, stride_of, unroll_of, windows_of
 
 L1_BYTES = 32 << 10  # of 32 to 48 KiB
 FMA_LATENCY = 4
@@ -44,6 +44,7 @@ def cycles_of(
     windows = windows_of(c, roles, reduction)
     share = prod(useful_share(c, w) for w in windows if w is not None)
     reuse = (c.axis(windows[1].tap).extent or 1) if windows[1] is not None else 1
+    sliding = unroll_of(c, roles, reduction)
     stored = 1.0 if lanes is None or lanes.axis.c == 1 else float(min(width, lanes.axis.extent or 1))
     panel = steps * (lanes.size if lanes else width) * product_of(columns) * c.dtype.size
     from_l2 = _bytes_a_cycle(c, roles, lanes, panel, steps)
@@ -59,7 +60,8 @@ def cycles_of(
             for column, c_count in column_sizes.items():
                 wide = vectors * column * each
                 count = row * wide
-                loads = wide * split + row * (each * split if roles.dot is not None else 1) / reuse
+                shared = sliding * row / (row + sliding - 1) if sliding > 1 else reuse
+                loads = wide * split + row * (each * split if roles.dot is not None else 1) / shared
                 step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
                 step *= 1.15 if row > CACHE_WAYS and crowded else 1.0
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency

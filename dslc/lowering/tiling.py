@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import inf, prod
 
 from dslc.lowering.contraction import Axis, Contraction, Reduction, coefficient, normalise, order_reduction
-from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, windows_of
+from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, unroll_of, windows_of
 from dslc.lowering.tile_cost import cycles_of, registers
 from dslc.lowering.tile_grid import ahead_of, chunks_outside, grid_of
 
@@ -41,7 +41,21 @@ def plan(contraction: Contraction, width: int) -> Schedule:
     outside = not reduction.single and chunks_outside(c, roles, reduction, lanes, rows, columns)
     bounds, taps = windows_of(c, roles, reduction)
     draft = Schedule(
-        c, width, roles.scalar, roles.vector, roles.dot, lanes, rows, columns, reduction, outside, (), cycles, bounds=bounds, taps=taps
+        c,
+        width,
+        roles.scalar,
+        roles.vector,
+        roles.dot,
+        lanes,
+        rows,
+        columns,
+        reduction,
+        outside,
+        (),
+        cycles,
+        bounds=bounds,
+        taps=taps,
+        unroll=unroll_of(c, roles, reduction),
     )
     draft = replace(draft, grid=grid_of(draft))
     return replace(draft, ahead=ahead_of(draft))
@@ -92,6 +106,7 @@ def _tilings(
     if roles.dot is not None:
         each *= LANES // width
     _, taps = windows_of(c, roles, reduction)
+    sliding = unroll_of(c, roles, reduction) > 1
     for vectors in _vector_counts(roles, width):
         lanes = _vector_segments(c, roles.lanes, vectors, width) if roles.lanes is not None else None
         for columns in _tile_pairs(roles.columns, available):
@@ -106,6 +121,8 @@ def _tilings(
                         continue
                     spare = each * rows[0].size
                     rows = (_one_by_one(rows[0]),)
+                if sliding:  # and so do those of rows that slide
+                    spare = each * rows[0].size * -(-(roles.dot.extent or 1) // LANES) if roles.dot and width == LANES else each
                 if (count + wide) * each + spare > available and (count > 1 or wide > 1):
                     continue
                 yield cycles_of(c, roles, reduction, width, lanes, rows, columns), lanes, rows, columns

@@ -170,12 +170,17 @@ class TilePrinter:
         loops += [(str(axis.extent), axis) for axis in s.reduction.inside if axis is not s.dot and axis.name != tap]
         if s.bounds is not None:
             loops[0] = ("steps", loops[0][1])
+        if s.unroll > 1:
+            loops[-1] = (str(int(loops[-1][0]) // s.unroll), loops[-1][1])
+        inner = loops[-1][1] if loops else None
         loops = [(count, axis) for count, axis in loops if count != "1"]
         for depth, (count, _) in enumerate(loops):
             self._say(f"for k{depth} in range({count}):", depth + 1)
         depth = len(loops) + 1
         offsets = {
-            operand: _sum(*(_times(f"k{d}", s.stride(axis, operand)) for d, (_, axis) in enumerate(loops)))
+            operand: _sum(
+                *(_times(f"k{d}", s.stride(axis, operand) * (s.unroll if axis is inner else 1)) for d, (_, axis) in enumerate(loops))
+            )
             for operand in (s.scalar, s.vector)
         }
         if s.dot is None:
@@ -192,7 +197,13 @@ class TilePrinter:
             for tap_index in range(self.c.axis(tap).extent or 1):
                 self._dot_step(LANES, depth, tap=tap_index)
             return
-        full, left = divmod(s.dot.extent or 0, LANES)
+        for step in range(s.unroll):
+            ahead = {o: step * s.stride(inner, o) if inner is not None else 0 for o in offsets}
+            self._dot_steps(s.dot, {o: _sum(t, str(ahead[o])) for o, t in offsets.items()}, depth)
+
+    def _dot_steps(self, dot: Axis, offsets: dict[str, str], depth: int) -> None:
+        """All steps along the axis of the lanes."""
+        full, left = divmod(dot.extent or 0, LANES)
         if full > 1:
             self._say(f"for v in range({full}):", depth)
         if full:
