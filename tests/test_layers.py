@@ -154,3 +154,9 @@ def test_files_are_short(path: Path) -> None:
     lines = text.count("\n")
     reason = ast.get_docstring(ast.parse(text)) or ""
     assert lines <= LIMIT or re.search(r"\blong(er)?\b", reason, re.IGNORECASE), f"{lines} lines, without a reason at the top"
+
+
+def test_names_of_test_files_differ() -> None:
+    """pytest imports test files by their bare names."""
+    names = [p.name for p in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
