@@ -93,17 +93,19 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_cached_run_answers_at_once(tmp_path: Path) -> None:
-    """At most 0.2 s more than `import numpy`: of processor time, since other processes may keep this one waiting."""
+    """At most 0.2 s more than `import numpy`: by the clock, or, where other processes keep this one waiting, of processor time."""
     cache = tmp_path / "cache"
     np.save(tmp_path / "x.npy", np.zeros((1, 1, 28, 28), np.float32))
     command = [sys.executable, "-m", "dslc", "run", "lenet", "--input", "image=x.npy", "-o", "y.npz"]
 
-    def seconds(arguments: list[str]) -> float:
-        before = os.times()
+    def seconds(arguments: list[str]) -> tuple[float, float]:
+        before, begin = os.times(), time.perf_counter()
         subprocess.run(arguments, cwd=tmp_path, env=environment(cache), check=True, capture_output=True)
-        after = os.times()
-        return after.children_user - before.children_user + after.children_system - before.children_system
+        after, end = os.times(), time.perf_counter()
+        return end - begin, after.children_user - before.children_user + after.children_system - before.children_system
 
     seconds(command)
-    numpy = min(seconds([sys.executable, "-c", "import numpy"]) for _ in range(5))
-    assert min(seconds(command) for _ in range(5)) < numpy + 0.2
+    numpy = [seconds([sys.executable, "-c", "import numpy"]) for _ in range(7)]
+    run = [seconds(command) for _ in range(7)]
+    extra = [min(r[n] for r in run) - min(r[n] for r in numpy) for n in (0, 1)]
+    assert min(extra) < 0.2, extra
