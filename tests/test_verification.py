@@ -95,6 +95,24 @@ def test_models_are_accepted_in_every_pass(model: str) -> None:
         compiler.transform(program, {}, module.buffers)
 
 
+FOLDER = Path(__file__).parent / "verify"
+PROGRAMS = [
+    (path.name, kind, name)
+    for path in sorted(FOLDER.glob("*.dl"))
+    for kind, name in re.findall(r"^(model|train) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("file", "kind", "name"), PROGRAMS)
+def test_networks_of_many_operators(cache: Cache, file: str, kind: str, name: str) -> None:
+    """All stages of the compiler on what the models of the zoo do not have."""
+    text = (FOLDER / file).read_text(encoding="utf-8")
+    module = elaborate(text, file, **{"recipe" if kind == "train" else "model": name}).module
+    if kind == "train":
+        module = replace(module, programs={"train": module.programs["train"]})
+    verified(module, cache)
+
+
 # ---- passes -------------------------------------------------------------------------------------------------------
 
 
