@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 import dslc.ops  # noqa: F401  (registers the operators)
+
+
+def pytest_configure() -> None:
+    """A job in a shell's background is started with Ctrl-C ignored; tests of it, and the processes they start, need it heard."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
