@@ -14,14 +14,15 @@ from dslc.diagnostics import Diagnostic, DiagnosticError
 @click.argument("files", metavar="F...", nargs=-1, required=True)
 @click.option("--check", is_flag=True, help="Change nothing; exit with 1 where a file is not formatted.")
 def command(files: tuple[str, ...], check: bool) -> int:
-    """Format .dl files in place, comments included; `-` reads standard input and writes standard output.
+    """Format .dl files in place, comments included; a folder stands for the .dl files in it.
+    `-` reads standard input and writes standard output.
 
     Example: dslc fmt net.dl
     """
     from dslc.frontend.format import format_source
 
     status = 0
-    for file in files:
+    for file in _files(files):
         text = _read(file)
         formatted = format_source(text, "<stdin>" if file == "-" else file)
         if file == "-":
@@ -34,6 +35,15 @@ def command(files: tuple[str, ...], check: bool) -> int:
             if not check:
                 _write(Path(file), formatted)
     return status
+
+
+def _files(given: tuple[str, ...]) -> list[str]:
+    """The files named, with folders replaced by the .dl files under them."""
+    found: list[str] = []
+    for name in given:
+        folder = Path(name)
+        found += sorted(map(str, folder.rglob("*.dl"))) if name != "-" and folder.is_dir() else [name]
+    return found
 
 
 def _read(file: str) -> str:

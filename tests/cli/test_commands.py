@@ -88,6 +88,7 @@ def test_fmt(net: Path, dslc: Run) -> None:
     assert dslc("fmt", "net.dl", "--check")[0] == 1
     assert dslc("fmt", "net.dl")[:2] == (0, "formatted net.dl\n")
     assert dslc("fmt", "net.dl", "--check")[:2] == (0, "")
+    assert dslc("fmt", ".", "--check")[:2] == (0, "")
     assert "# a small network" in net.read_text()
     net.write_text("model {")
     assert dslc("fmt", "net.dl")[0] == 1
