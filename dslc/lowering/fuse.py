@@ -252,11 +252,6 @@ def fuse(graph: Graph) -> tuple[Nest, ...]:
     return tuple(nests)
 
 
-def view_of(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Expr:
-    """The element of an operand as an expression over materialised values; a Read where it is only a view."""
-    return value_at(value, index, keep, producer)
-
-
 def value_at(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Expr:
     """An element of any value: a Read where it has memory, else its definition."""
     if value in keep or value not in producer:

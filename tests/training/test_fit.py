@@ -168,9 +168,11 @@ def test_saving_by_steps_and_by_seconds(digits: DataSet, tmp_path: Path) -> None
             return super().step(batch, settings)
 
     record = Record()
+    started = time.perf_counter()
     Fit(recipe(epochs=2, save=SavePlan("a", every_seconds=0.1)), Slow(), digits, folder=tmp_path, observers=[record]).run()
+    intervals = (time.perf_counter() - started) / 0.1
     steps = record.of("saved")
-    assert 3 <= len(steps) < 40 and steps[-1] == 46  # a busy machine takes longer a step and saves more often
+    assert 3 <= len(steps) <= intervals + 1 and steps[-1] == 46  # never sooner than asked, and the end is always saved
 
 
 def uninterrupted(digits: DataSet, folder: Path, **changes: object) -> tuple[dict[str, bytes], tuple[EpochReport, ...]]:
