@@ -8,14 +8,19 @@ order is the same on every machine and under every NumPy.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dslc.data.dataset import Split
+from dslc.data.dataset import Column, Split
 from dslc.data.description import Array, FieldDescription
+from dslc.data.prefetch import AHEAD, Prefetch
+
+Batch = tuple[dict[str, Array], int]
 
 _MASK = (1 << 64) - 1
+_HEAVY = 1 << 20  # bytes: below, a batch is made in less time than it takes to hand it over
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.intp]:
@@ -28,45 +33,71 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.intp]:
 class Batches:
     """Makes batches of the named fields of one split.
 
-    The arrays of a batch are buffers of this object: they hold until the next batch is made. One `Batches` serves one thread.
+    The arrays of a batch are buffers of this object: they hold until the next batch is asked for. One `Batches` serves one thread.
+    Batches that are costly to make (examples read from files, or a MiB and more) are made ahead by a thread within `ahead`.
     """
 
-    def __init__(self, split: Split, fields: Sequence[FieldDescription], batch: int):
+    def __init__(self, split: Split, fields: Sequence[FieldDescription], batch: int, threaded: bool | None = None):
         assert batch >= 1, "a batch has at least one example"
         self.count = split.count
         self.batch = min(batch, split.count)  # a larger buffer would never be filled
-        self._gathers = tuple(_Gather(split.arrays[f.field.name], f, self.batch) for f in fields)
-        self._whole = {g.name: g.result for g in self._gathers}
+        gathers = _gathers(split, fields, self.batch)
+        heavy = any(f.field.name in split.columns for f in fields) or sum(g.nbytes for g in gathers) >= _HEAVY
+        self.threaded = heavy if threaded is None else threaded
+        more = AHEAD if self.threaded else 0
+        self._sets = (gathers, *(_gathers(split, fields, self.batch) for _ in range(more)))
+        self._turn = 0
+        self.waits = 0
+        self.waited = 0.0
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers."""
-        return sum(g.nbytes for g in self._gathers)
+        return sum(g.nbytes for gathers in self._sets for g in gathers)
 
-    def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[tuple[dict[str, Array], int]]:
+    @contextmanager
+    def ahead(self, batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+        """`batches` of this object, made ahead where that pays; `waits` and `waited` (seconds) add up what the reader waited."""
+        if not self.threaded:
+            yield batches
+            return
+        with Prefetch(batches) as prefetch:
+            try:
+                yield prefetch
+            finally:
+                self.waits += prefetch.waits
+                self.waited += prefetch.waited
+
+    def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch and their sizes, after the first `start` examples; the last one may be smaller."""
         order = epoch_order(self.count, seed, epoch)
         for first in range(start, self.count, self.batch):
-            yield self._gather(order[first : first + self.batch])
+            indices = order[first : first + self.batch]
+            gathers = self._next_set()
+            for gather in gathers:
+                gather.take(indices)
+            yield self._filled(gathers, len(indices))
 
-    def in_order(self) -> Iterator[tuple[dict[str, Array], int]]:
+    def in_order(self) -> Iterator[Batch]:
         """Every example once, as stored: for evaluation."""
         for first in range(0, self.count, self.batch):
-            yield self._slice(first, min(first + self.batch, self.count))
+            last = min(first + self.batch, self.count)
+            gathers = self._next_set()
+            for gather in gathers:
+                gather.copy(first, last)
+            yield self._filled(gathers, last - first)
 
-    def _gather(self, indices: NDArray[np.intp]) -> tuple[dict[str, Array], int]:
-        count = len(indices)
-        for gather in self._gathers:
-            gather.take(indices)
-        return self._filled(count), count
+    def _next_set(self) -> Sequence[_Gather]:
+        self._turn = (self._turn + 1) % len(self._sets)
+        return self._sets[self._turn]
 
-    def _slice(self, first: int, last: int) -> tuple[dict[str, Array], int]:
-        for gather in self._gathers:
-            gather.copy(first, last)
-        return self._filled(last - first), last - first
+    def _filled(self, gathers: Sequence[_Gather], count: int) -> Batch:
+        return {g.name: g.result if count == self.batch else g.result[:count] for g in gathers}, count
 
-    def _filled(self, count: int) -> dict[str, Array]:
-        return dict(self._whole) if count == self.batch else {name: a[:count] for name, a in self._whole.items()}
+
+def _gathers(split: Split, fields: Sequence[FieldDescription], batch: int) -> tuple[_Gather, ...]:
+    stored: dict[str, Array | Column] = {**split.arrays, **split.columns}
+    return tuple(_Gather(stored[f.field.name], f, batch) for f in fields)
 
 
 class _Gather:
@@ -75,14 +106,15 @@ class _Gather:
     Buffers are flat ([batch, size]), because NumPy's inner loops run over whole examples then.
     """
 
-    def __init__(self, stored: Array, description: FieldDescription, batch: int):
+    def __init__(self, stored: Array | Column, description: FieldDescription, batch: int):
         field = description.field
         self.name = field.name
-        self._stored = stored.reshape(len(stored), field.size)
+        self._column = None if isinstance(stored, np.ndarray) else stored
+        self._stored = stored.reshape(len(stored), field.size) if isinstance(stored, np.ndarray) else None
         self._flat = np.zeros((batch, field.size), dtype=field.numpy)
         self._staging = self._flat if stored.dtype == field.numpy else np.zeros((batch, field.size), dtype=stored.dtype)
-        self._scale = field.numpy.type(description.scale) if description.scale != 1.0 and field.floating else None
-        self._shift = field.numpy.type(description.shift) if description.shift != 0.0 and field.floating else None
+        self._scale = description.factors(description.scale, 1.0) if field.floating else None
+        self._shift = description.factors(description.shift, 0.0) if field.floating else None
         self.result = self._flat.reshape(batch, *field.shape)
 
     @property
@@ -91,13 +123,20 @@ class _Gather:
 
     def take(self, indices: NDArray[np.intp]) -> None:
         count = len(indices)
-        # The indices are ours and in range; "clip" lets take write straight into `out`, "raise" would go through a copy.
-        np.take(self._stored, indices, axis=0, out=self._staging[:count], mode="clip")
+        if self._stored is None:
+            assert self._column is not None
+            self._column.read(indices, self._staging[:count])
+        else:
+            # The indices are ours and in range; "clip" lets take write straight into `out`, "raise" would go through a copy.
+            np.take(self._stored, indices, axis=0, out=self._staging[:count], mode="clip")
         if self._staging is not self._flat:
             self._flat[:count] = self._staging[:count]
         self._finish(count)
 
     def copy(self, first: int, last: int) -> None:
+        if self._stored is None:
+            self.take(np.arange(first, last))
+            return
         self._flat[: last - first] = self._stored[first:last]
         self._finish(last - first)
 

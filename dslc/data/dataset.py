@@ -5,31 +5,67 @@ Eight-bit images stay eight-bit (Fashion-MNIST takes 55 MB, not 220); `Batches` 
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dslc.data.description import Array, DataDescription, Field, refuse
 
 _RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255), "bool": (0, 1)}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Column(Protocol):
+    """A field whose examples are read from files when a batch needs them, as too many to hold in memory."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The stored type, as an array's."""
+        ...
+
+    def __len__(self) -> int:
+        """How many examples."""
+        ...
+
+    def read(self, indices: NDArray[np.intp], out: Array) -> None:
+        """Writes these examples into the rows of `out` `[len(indices), size]`. Raises DiagnosticError for a damaged file."""
+        ...
+
+    def pick(self, indices: NDArray[np.intp]) -> Column:
+        """These examples alone, in this order."""
+        ...
+
+    def checksum(self, start: int) -> int:
+        """A CRC-32 that goes on from `start` over what tells these examples from others: the names and sizes of the files."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Arrays by field name, each `[count, *field.shape]`, C-contiguous, as stored (not yet scaled)."""
+    """Arrays by field name, each `[count, *field.shape]`, C-contiguous, as stored (not yet scaled); or columns that read files."""
 
     arrays: Mapping[str, Array]
     count: int
+    columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self.arrays.values())
 
+    def pick(self, indices: NDArray[np.intp]) -> Split:
+        """The examples with these numbers, in this order."""
+        return Split(
+            MappingProxyType({name: a[indices] for name, a in self.arrays.items()}),
+            len(indices),
+            MappingProxyType({name: c.pick(indices) for name, c in self.columns.items()}),
+        )
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class DataSet:
     """A data set that is ready to train from. `test` is None where the source has no held-out examples."""
 
@@ -56,6 +92,8 @@ class DataSet:
         for name, array in sorted(self.train.arrays.items()):
             head = f"{name} {array.dtype.str} {array.shape}".encode()
             crc = zlib.crc32(array.data.cast("B") if array.size else b"", zlib.crc32(head, crc))
+        for name, column in sorted(self.train.columns.items()):
+            crc = column.checksum(zlib.crc32(name.encode(), crc))
         return f"{crc:08x}"
 
 

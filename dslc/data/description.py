@@ -46,32 +46,57 @@ class Field:
         return f"{self.name}: {self.dtype}[{', '.join(['N', *map(str, self.shape)])}]"
 
 
+FITS = ("crop", "stretch", "pad")
+
+Factor = float | tuple[float, ...]
+"""One number, or one for each place of the first axis of an example: the channels of a picture, the columns of a vector."""
+
+
 @dataclass(frozen=True, slots=True)
 class FieldDescription:
     """A field and the way from what is stored to what a network reads: value = stored * scale + shift.
 
     `full` is the stored number of full intensity (255 in a photo, 16 in the digits); None where the field is no image.
-    `classes` names the values of a class field, in order.
+    `classes` names the values of a class field, in order. `fit` says how a picture of another size comes to the declared one:
+    "crop" scales it to cover and cuts the middle out, "pad" scales it to fit in and adds black, "stretch" changes its proportions.
+    `rate` is the sampling rate of sound in Hz, None where the field is none.
     """
 
     field: Field
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: Factor = 1.0
+    shift: Factor = 0.0
     full: float | None = None
     classes: tuple[str, ...] = ()
+    fit: str = "stretch"
+    rate: int | None = None
 
     @property
     def scaled(self) -> bool:
         return self.scale != 1.0 or self.shift != 0.0
 
+    def factors(self, factor: Factor, neutral: float) -> Array | None:
+        """The factor for the elements of a flat example `[size]`, or `[]` where it is one number; None where it changes nothing."""
+        kind = self.field.numpy.type
+        if isinstance(factor, tuple):
+            each = np.array(factor, dtype=kind)
+            return np.repeat(each, self.field.size // len(factor))
+        return None if factor == neutral else np.asarray(factor, dtype=kind)
+
+    def from_stored(self, stored: Array) -> Array:
+        """One example as stored, in the type and scale that training saw: the arithmetic of a batch, so that the bits agree."""
+        values: Array = stored.astype(self.field.numpy).reshape(-1)
+        if self.field.floating:
+            scale, shift = self.factors(self.scale, 1.0), self.factors(self.shift, 0.0)
+            values = values if scale is None else np.multiply(values, scale)
+            values = values if shift is None else np.add(values, shift)
+        return values.reshape(stored.shape)
+
     def from_picture(self, pixels: NDArray[np.uint8]) -> Array:
         """8-bit pixels as the values that training saw; the shape is kept, the result has the field's dtype."""
+        if self.full in (None, 255.0):
+            return self.from_stored(pixels)
         stored = pixels.astype(np.float64) * ((self.full or 255.0) / 255.0)
-        if not self.field.floating:
-            return np.rint(stored).astype(self.field.numpy)
-        kind = self.field.numpy.type  # the arithmetic of a batch, so that the bits agree
-        values: Array = stored.astype(self.field.numpy) * kind(self.scale) + kind(self.shift)
-        return values
+        return self.from_stored(stored if self.field.floating else np.rint(stored))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +125,8 @@ class DataDescription:
                         "shift": f.shift,
                         "full": f.full,
                         "classes": list(f.classes),
+                        "fit": f.fit,
+                        "rate": f.rate,
                     }
                     for f in self.fields
                 ],
@@ -115,19 +142,31 @@ class DataDescription:
             fields = tuple(
                 FieldDescription(
                     Field(str(f["name"]), str(f["dtype"]), tuple(int(s) for s in f["shape"])),
-                    float(f["scale"]),
-                    float(f["shift"]),
+                    _factor(f["scale"], f["shape"]),
+                    _factor(f["shift"], f["shape"]),
                     None if f["full"] is None else float(f["full"]),
                     tuple(str(c) for c in f["classes"]),
+                    str(f.get("fit", "stretch")),
+                    None if f.get("rate") is None else int(f["rate"]),
                 )
                 for f in raw["fields"]
             )
             unknown = {f.field.dtype for f in fields} - NUMPY_TYPES.keys()
             if unknown:
                 raise ValueError(f"unknown dtype {min(unknown)!r}")
+            if any(f.fit not in FITS for f in fields):
+                raise ValueError("unknown fit of pictures")
             return DataDescription(str(raw["name"]), fields, str(raw["attribution"]))
-        except (KeyError, TypeError, RecursionError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"no data description: {error!r}") from error
+
+
+def _factor(raw: object, shape: list[int]) -> Factor:
+    if not isinstance(raw, list):
+        return float(raw)  # type: ignore[arg-type]
+    if not shape or len(raw) != shape[0]:
+        raise ValueError("scaling needs a number for each place of the first axis")
+    return tuple(float(number) for number in raw)
 
 
 def refuse(code: str, message: str, hint: str | None = None) -> DiagnosticError:

@@ -174,16 +174,18 @@ class Fit:
         pending: list[tuple[Mapping[str, SupportsFloat], int]] = []
         watch = _Watch(self)
         step, due, alarm = self._step, watch.due, watch.alarm
-        for batch, count in self._batches.shuffled(self.recipe.seed, self._epoch, self._example):
-            settings["step"] = step
-            pending.append((program.step(batch, settings), count))
-            step += 1
-            if step >= alarm or perf_counter() >= due or guard.requested:
-                self._drain(pending)
-                watch.look()
-                due, alarm = watch.due, watch.alarm
-                if step >= self._last_step:
-                    break
+        self._batches.waits, self._batches.waited = 0, 0.0
+        with self._batches.ahead(self._batches.shuffled(self.recipe.seed, self._epoch, self._example)) as batches:
+            for batch, count in batches:
+                settings["step"] = step
+                pending.append((program.step(batch, settings), count))
+                step += 1
+                if step >= alarm or perf_counter() >= due or guard.requested:
+                    self._drain(pending)
+                    watch.look()
+                    due, alarm = watch.due, watch.alarm
+                    if step >= self._last_step:
+                        break
         self._drain(pending)
         watch.stop()
 
@@ -209,10 +211,11 @@ class Fit:
         if self._test_batches is None or not (done % self.recipe.validate == 0 or last):
             return {}
         tally = _Tally()
-        for batch, count in self._test_batches.in_order():
-            tally.add(self.program.evaluate(batch), count)
-            if self._guard.requested:
-                self._stop()
+        with self._test_batches.ahead(self._test_batches.in_order()) as batches:
+            for batch, count in batches:
+                tally.add(self.program.evaluate(batch), count)
+                if self._guard.requested:
+                    self._stop()
         return tally.means()
 
     def _stop(self) -> None:
@@ -221,7 +224,8 @@ class Fit:
 
     def _report(self, test: Mapping[str, float]) -> EpochReport:
         speed = self._tally.count / self._seconds if self._seconds > 0 else 0.0
-        return EpochReport(self._epoch + 1, self._step, self._tally.means(), test, self._seconds, speed)
+        waits, waited = self._batches.waits, round(self._batches.waited, 6)
+        return EpochReport(self._epoch + 1, self._step, self._tally.means(), test, self._seconds, speed, waits, waited)
 
     def _announce(self) -> None:
         if self._announced:

@@ -130,10 +130,11 @@ def headline(run: RunReport) -> str:
 def epoch_line(report: EpochReport, epochs: int, unit: str) -> str:
     """One finished epoch: training metrics, test metrics, speed, time."""
     test = f"  test {shown(report.test_metrics)}" if report.test_metrics else ""
+    waited = f"  {report.waits:,} waits for data, {duration(report.waited)}" if report.waits else ""
     width = len(str(epochs))
     return (
         f"epoch {report.epoch:{width}d}/{epochs}  {shown(report.metrics)}{test}  "
-        f"{report.examples_per_second:,.0f} {unit}/s  {duration(report.seconds)}"
+        f"{report.examples_per_second:,.0f} {unit}/s  {duration(report.seconds)}{waited}"
     )
 
 

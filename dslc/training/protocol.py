@@ -64,7 +64,8 @@ class RunInfo:
 class EpochReport:
     """One epoch, counted from 1. Metrics are means over examples; `test_metrics` is empty where nothing was evaluated.
 
-    `seconds` is the time of the training steps with the making of batches, without evaluation and saving.
+    `seconds` is the time of the training steps with the making of batches, without evaluation and saving. `waits` counts the steps
+    that had to wait for a batch that a thread was still making, since the last resumption, and `waited` the seconds of it.
     """
 
     epoch: int
@@ -73,6 +74,8 @@ class EpochReport:
     test_metrics: Mapping[str, float]
     seconds: float
     examples_per_second: float
+    waits: int = 0
+    waited: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
