@@ -1,0 +1,130 @@
+"""The optimizer library and the schedules against their formulas in NumPy, compiled, in f64; and in f32 within rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import update_rules as rules
+
+import dslc
+
+STEPS = 7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of this module's own."""
+    folder = tmp_path_factory.mktemp("cache") / "dslc"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DSLC_CACHE", str(folder))
+    yield folder  # type: ignore[misc]
+    patch.undo()
+
+
+def source(optimizer: str, steps: int = STEPS) -> str:
+    """The gradient of this loss is x itself, for a batch of one."""
+    return f"""
+model M(x: f32[N, 3, 2]) -> f32[N] {{
+  param w: float[3, 2] ~ normal
+  return sum[axis = [1, 2]](w * x)
+}}
+train t {{
+  data x: f32[N, 3, 2] from "npz:none.npz"
+  minimize mean(M(x)) over M with {optimizer}
+  steps {steps}  batch 1
+}}
+"""
+
+
+def trainer(optimizer: str, precision: str | None, steps: int = STEPS) -> dslc.Trainer:
+    data = {"x": np.zeros((steps, 3, 2), np.float32)}
+    return dslc.Trainer(source(optimizer, steps), data=data, precision=precision, threads=1, seed=3)
+
+
+def gradients() -> list[np.ndarray[Any, Any]]:
+    """One of them all zeros, and one element that never moves."""
+    drawn = [np.random.default_rng(i).standard_normal((3, 2)).astype(np.float32).astype(np.float64) for i in range(STEPS)]
+    drawn[3][:] = 0
+    for g in drawn:
+        g[2, 1] = 0
+    return drawn
+
+
+CASES: dict[str, Any] = {
+    "SGD[0.1]": (rules.sgd, {"lr": 0.1}),
+    "SGD[0.1, momentum = 0.9, nesterov = true, decay = 0.01]": (
+        rules.sgd,
+        {"lr": 0.1, "momentum": 0.9, "nesterov": True, "decay": 0.01},
+    ),
+    "RMSProp[0.01, momentum = 0.5]": (rules.rmsprop, {"lr": 0.01, "momentum": 0.5}),
+    "Adagrad[0.1]": (rules.adagrad, {"lr": 0.1}),
+    "Adagrad[0.1, start = 0.5]": (rules.adagrad, {"lr": 0.1, "start": 0.5}),
+    "Adadelta": (rules.adadelta, {}),
+    "Adadelta[0.5, rho = 0.95]": (rules.adadelta, {"lr": 0.5, "rho": 0.95}),
+    "Adam[0.1]": (rules.adam, {"lr": 0.1}),
+    "AdamW[0.1, decay = 0.05]": (rules.adamw, {"lr": 0.1, "decay": 0.05}),
+    "Adamax[0.1]": (rules.adamax, {"lr": 0.1}),
+    "Nadam[0.1]": (rules.nadam, {"lr": 0.1}),
+    "Lion[0.1, decay = 0.1]": (rules.lion, {"lr": 0.1, "decay": 0.1}),
+    "LAMB[0.1]": (rules.lamb, {"lr": 0.1}),
+    "LAMB[0.1, decay = 0.0]": (rules.lamb, {"lr": 0.1, "decay": 0.0}),
+}
+
+
+@pytest.mark.parametrize("precision", ["f64", None])
+@pytest.mark.parametrize("optimizer", CASES)
+def test_optimizers(optimizer: str, precision: str | None) -> None:
+    rule, settings = CASES[optimizer]
+    compiled = trainer(optimizer, precision)
+    expected = compiled.weights["M.w"].astype(np.float64)
+    state: dict[str, Any] = {}
+    for t, g in enumerate(gradients(), 1):
+        compiled.train_on(x=g[None])
+        expected = rule(expected, g, t, state, **settings)
+        tolerance = {"rtol": 1e-12, "atol": 1e-14} if precision else {"rtol": 3e-6, "atol": 3e-6}
+        np.testing.assert_allclose(compiled.weights["M.w"], expected, **tolerance, err_msg=f"step {t}")
+
+
+def test_lamb_leaves_a_parameter_of_zeros_its_rate() -> None:
+    """Neither a parameter of zeros nor an update of zeros divides by zero."""
+    compiled = dslc.Trainer(source("LAMB[0.1]").replace("~ normal", "= 0"), data={"x": np.zeros((2, 3, 2), np.float32)}, precision="f64")
+    compiled.train_on(x=np.zeros((1, 3, 2)))
+    assert not compiled.weights["M.w"].any()
+    compiled.train_on(x=np.ones((1, 3, 2)))
+    expected = rules.lamb(np.zeros((3, 2)), np.ones((3, 2)), 2, {"m": 0.0, "v": 0.0}, 0.1)
+    np.testing.assert_allclose(compiled.weights["M.w"], expected, rtol=1e-12)
+
+
+SCHEDULES: dict[str, Any] = {
+    "one_cycle[0.5]": rules.one_cycle(0.5),
+    "one_cycle[0.5, rise = 0.5, start = 0.1, end = 0.01]": rules.one_cycle(0.5, 0.5, 0.1, 0.01),
+    "cosine_restarts[0.5, 4]": rules.cosine_restarts(0.5, 4),
+    "cosine_restarts[0.5, 3, factor = 2, end = 0.1]": rules.cosine_restarts(0.5, 3, 2, 0.1),
+    "cosine_restarts[0.5, 1, factor = 3]": rules.cosine_restarts(0.5, 1, 3),
+    "exponential[0.5, 0.9]": rules.exponential(0.5, 0.9),
+    "polynomial[0.5]": rules.polynomial(0.5),
+    "polynomial[0.5, power = 1, end = 0.2]": rules.polynomial(0.5, 1, 0.2),
+}
+
+
+@pytest.mark.parametrize("precision", ["f64", None])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedules(schedule: str, precision: str | None) -> None:
+    """The rate of every step is how far SGD moves with a gradient of one."""
+    total = 40
+    compiled = trainer(f"SGD[{schedule}]", precision, total)
+    before = compiled.weights["M.w"]
+    for t in range(1, total + 1):
+        compiled.train_on(x=np.ones((1, 3, 2)))
+        after = compiled.weights["M.w"]
+        atol = 1e-12 if precision else 2e-6 * max(1.0, float(abs(after).max()))
+        np.testing.assert_allclose(before - after, SCHEDULES[schedule](t, total), rtol=1e-9, atol=atol, err_msg=f"step {t}")
+        before = after
+
+
+def test_numbers_of_a_schedule_are_settings() -> None:
+    compiled = trainer("SGD[cosine_restarts[0.5, 4]]", None)
+    assert {"lr", "lr.period", "lr.factor", "lr.end", "lr.warmup"} <= dict(compiled.recipe.settings).keys()
