@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from dslc.ir.dims import Dim, DimExpr, name
 from dslc.ir.types import DType, TensorType
 
-UNARY = frozenset(["neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "sin", "cos", "floor", "ceil", "round", "not", "isnan"])
-ARITHMETIC = frozenset(["add", "sub", "mul", "div", "floordiv", "mod", "max", "min", "pow", "and", "or"])
+UNARY = frozenset(
+    [
+        *("neg", "abs", "sqrt", "rsqrt", "floor", "ceil", "trunc", "round", "not", "isnan", "exp", "exp2", "expm1", "log", "log2", "log10"),
+        *("log1p", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf", "sin", "cos", "tan", "asin", "acos", "atan"),
+    ]
+)
+ARITHMETIC = frozenset(["add", "sub", "mul", "div", "floordiv", "mod", "max", "min", "pow", "atan2", "and", "or"])
 COMPARE = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
 REDUCTIONS = frozenset(["add", "max", "min", "argmax", "argmin"])
 

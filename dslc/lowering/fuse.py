@@ -21,7 +21,11 @@ from dslc.lowering.indices import rewrite, walk
 NOMINAL_BATCH = 32  # for weighing costs only
 UNROLLED = 16  # a reduction of at most so many elements is written out
 WORTH_STORING = 8  # scalar operations: about what a store and a load cost
-EXPENSIVE = {"exp": 12, "log": 14, "tanh": 16, "sigmoid": 16, "erf": 18, "sin": 20, "cos": 20, "pow": 30, "div": 5, "sqrt": 6, "rsqrt": 8}
+EXPENSIVE = {
+    "exp": 12, "exp2": 12, "expm1": 14, "log": 14, "log2": 18, "log10": 18, "log1p": 20, "sinh": 22, "cosh": 18, "tanh": 16, "asinh": 34,
+    "acosh": 30, "atanh": 30, "sigmoid": 16, "erf": 18, "sin": 20, "cos": 20, "tan": 24, "asin": 24, "acos": 24, "atan": 20, "atan2": 26,
+    "pow": 30, "div": 5, "sqrt": 6, "rsqrt": 8,
+}  # fmt: skip
 LARGEST_EXPRESSION = 160  # nodes; a longer chain is cut, so that kernels stay quick to compile
 
 

@@ -8,6 +8,7 @@ from dslc.ops import constants as constants
 from dslc.ops import contraction as contraction
 from dslc.ops import convolution as convolution
 from dslc.ops import elementwise as elementwise
+from dslc.ops import functions as functions
 from dslc.ops import indexing as indexing
 from dslc.ops import layouts as layouts
 from dslc.ops import logic as logic
@@ -17,4 +18,5 @@ from dslc.ops import norms as norms
 from dslc.ops import pooling as pooling
 from dslc.ops import random as random
 from dslc.ops import reductions as reductions
+from dslc.ops import rounding as rounding
 from dslc.ops import slicing as slicing

@@ -1,4 +1,4 @@
-"""exp, log, pow, tanh, sigmoid, erf and their relatives as LLVM expressions over `Lanes`, for f32 and f64.
+"""exp, log, pow, the hyperbolic functions, sigmoid, erf and their relatives as LLVM expressions over `Lanes`, for f32 and f64.
 
 Every function is lane-independent and made of correctly rounded operations in a fixed order, so its bits do not depend on
 the vector's width. NaN, infinities, signed zeros and subnormals behave as in NumPy. Polynomials marked *minimax* were
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dslc.backends.cpu import trigonometry
+from dslc.backends.cpu import arcs, trigonometry
 from dslc.backends.cpu.lanes import F32, F64, Lanes
 
 
@@ -70,6 +70,7 @@ DOUBLE = FloatFormat(
 
 LOG2_E = 1.4426950408889634
 SQRT_HALF = 0.7071067811865476
+LN2 = 0.6931471805599453
 
 
 def float_format(x: Lanes) -> FloatFormat:
@@ -115,6 +116,71 @@ def expm1(x: Lanes) -> Lanes:
     scale = power_of_two(n - 1, f)  # half of 2**n, which may exceed the largest float
     result = n.equals(0).where(p, p.fma(scale, scale - 0.5) * 2.0)
     return result.copysign(x)
+
+
+# minimax of (2**r - 1) / r on |r| <= 1/2, weight r / 2**r: relative error of exp2 2**-28.9 and 2**-58
+EXP2_SINGLE = (0.00015353359, 0.0013398874, 0.009618437, 0.055503324, 0.24022648, 0.6931472)
+EXP2_DOUBLE = (
+    4.4347723440684987e-10,
+    7.07378324108923e-09,
+    1.0178199564507185e-07,
+    1.321543528236036e-06,
+    1.5252733493145988e-05,
+    0.00015403530457111958,
+    0.00133335581467746,
+    0.00961812910759412,
+    0.055504108664820084,
+    0.2402265069591013,
+    0.6931471805599453,
+)
+
+
+def exp2(x: Lanes) -> Lanes:
+    """2**x; exact for whole x."""
+    f = float_format(x)
+    limited = x.at_least(-float(f.bias + f.mantissa + 2)).at_most(float(f.bias + 2))
+    shifted = limited + f.magic
+    r = limited - (shifted - f.magic)
+    n = shifted.bits() - f.magic_bits
+    half = n >> 1
+    fraction = r.polynomial(*(EXP2_SINGLE if f is SINGLE else EXP2_DOUBLE), 1.0)
+    return fraction * power_of_two(half, f) * power_of_two(n - half, f)
+
+
+def half_exp(x: Lanes) -> Lanes:
+    """exp(x) / 2 for x >= 0, which is finite a little beyond the range of exp."""
+    f = float_format(x)
+    n, r = split_exponential(x.at_most(f.exp_range[1] + 1.0))
+    half = n >> 1
+    return exp_fraction(r) * power_of_two(half, f) * power_of_two(n - half - 1, f)
+
+
+# minimax of (sinh(x) / x - 1) / x**2 in x**2 on |x| <= 1: relative error of sinh 2**-34.2 and 2**-63.3
+SINH_SINGLE = (2.8169513e-06, 0.0001983616, 0.00833335, 0.16666667)
+SINH_DOUBLE = (
+    7.758748809592726e-13,
+    1.6057259768146477e-10,
+    2.505212313673461e-08,
+    2.755731915707178e-06,
+    0.00019841269841431873,
+    0.008333333333333148,
+    0.16666666666666669,
+)
+
+
+def sinh(x: Lanes) -> Lanes:
+    """A polynomial up to 1, else h - 1 / (4 h) with h = exp(|x|) / 2."""
+    magnitude = x.abs()
+    z = x * x
+    small = (z * magnitude).fma(z.polynomial(*(SINH_SINGLE if float_format(x) is SINGLE else SINH_DOUBLE)), magnitude)
+    h = half_exp(magnitude)
+    return (magnitude < 1.0).where(small, h - 0.25 / h).copysign(x)
+
+
+def cosh(x: Lanes) -> Lanes:
+    """h + 1 / (4 h) with h = exp(|x|) / 2."""
+    h = half_exp(x.abs())
+    return h + 0.25 / h
 
 
 # minimax of (tanh(x) / x - 1) / x**2 in x**2 on |x| <= 0.625: relative error of tanh 2**-27.9
@@ -181,12 +247,25 @@ def log_special(x: Lanes, result: Lanes) -> Lanes:
     return (x < 0.0).where(float("nan"), result)
 
 
+# minimax of (log1p(f) - f + f*f/2) / f**3 on 1 + f in [sqrt(1/2), sqrt(2)], weight f**3 / log1p(f): relative error of log1p 2**-30
+LOG_TAIL_SINGLE = (0.06746638, -0.116756506, 0.11888163, -0.1240559, 0.14219552, -0.16667996, 0.20002119, -0.2500001, 0.33333313)
+# R of fdlibm's e_log.c
+LOG_TAIL_DOUBLE = (
+    1.479819860511658591e-01,
+    1.531383769920937332e-01,
+    1.818357216161805012e-01,
+    2.222219843214978396e-01,
+    2.857142874366239149e-01,
+    3.999999999940941908e-01,
+    6.666666666666735130e-01,
+)
+
+
 def log(x: Lanes) -> Lanes:
     k, f = split_logarithm(x)
     form = float_format(x)
     if form is SINGLE:
-        # minimax of (log1p(f) - f + f*f/2) / f**3 on 1 + f in [sqrt(1/2), sqrt(2)], weight f**3 / log1p(f): relative error of log1p 2**-30
-        tail = f.polynomial(0.06746638, -0.116756506, 0.11888163, -0.1240559, 0.14219552, -0.16667996, 0.20002119, -0.2500001, 0.33333313)
+        tail = f.polynomial(*LOG_TAIL_SINGLE)
         square = f * f
         rest = (square * f).fma(tail, k * form.ln2_low)
         rest = square.fma(-0.5, rest)
@@ -194,15 +273,7 @@ def log(x: Lanes) -> Lanes:
     # fdlibm's e_log.c: s = f / (2 + f), log(1 + f) = f - (f*f/2 - s * (f*f/2 + R(s*s)))
     s = f / (f + 2.0)
     z = s * s
-    series = z * z.polynomial(
-        1.479819860511658591e-01,
-        1.531383769920937332e-01,
-        1.818357216161805012e-01,
-        2.222219843214978396e-01,
-        2.857142874366239149e-01,
-        3.999999999940941908e-01,
-        6.666666666666735130e-01,
-    )
+    series = z * z.polynomial(*LOG_TAIL_DOUBLE)
     half_square = f * f * 0.5
     inner = s.fma(half_square + series, k * form.ln2_low)
     return log_special(x, k.fma(form.ln2_high, f - (half_square - inner)))
@@ -214,6 +285,77 @@ def log1p(x: Lanes) -> Lanes:
     lost = (x - (u - 1.0)) / u
     usable = (x > -1.0) & (x < float("inf"))
     return (log(u) + usable.where(lost, 0.0)).copysign((x < -1.0).where(u, x))
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A logarithm's base b: 1 / log(b) and log_b(2), each as the sum of two numbers; log_b(2) times an exponent is exact in its first."""
+
+    scale: tuple[float, float]
+    two: tuple[float, float]
+
+
+TWO_SINGLE = Base((1.4426950216293335, 1.925963033500011e-08), (1.0, 0.0))
+TWO_DOUBLE = Base((1.4426950408889634, 2.0355273740931033e-17), (1.0, 0.0))
+TEN_SINGLE = Base((0.4342944920063019, -1.0103049952192578e-08), (0.301025390625, 4.605039066518657e-06))
+TEN_DOUBLE = Base((0.4342944819032518, 1.098319650216765e-17), (0.30102999566361177, 3.694239077158931e-13))
+
+
+def log_of_base(x: Lanes, base: Base) -> Lanes:
+    """k log_b(2) + log(1 + f) / log(b), the logarithm as f + rest, in which f is exact."""
+    k, f = split_logarithm(x)
+    square = f * f
+    if float_format(x) is SINGLE:
+        rest = square.fma(-0.5, square * f * f.polynomial(*LOG_TAIL_SINGLE))
+    else:
+        s = f / (f + 2.0)
+        z = s * s
+        half_square = square * 0.5
+        rest = s * (half_square + z * z.polynomial(*LOG_TAIL_DOUBLE)) - half_square
+    high = f * base.scale[0]
+    high_rest = f.fma(base.scale[0], -high)
+    low = rest.fma(base.scale[0], f.fma(base.scale[1], high_rest))
+    total, total_rest = two_sum(k * base.two[0], high)
+    return log_special(x, total + (total_rest + k.fma(base.two[1], low)))
+
+
+def log2(x: Lanes) -> Lanes:
+    return log_of_base(x, TWO_SINGLE if float_format(x) is SINGLE else TWO_DOUBLE)
+
+
+def log10(x: Lanes) -> Lanes:
+    return log_of_base(x, TEN_SINGLE if float_format(x) is SINGLE else TEN_DOUBLE)
+
+
+def square_limit(x: Lanes) -> float:
+    """Below this, the square is finite; above it, log(1 + x) is log(x) to the last bit."""
+    return 2.0 ** (float_format(x).bias // 2 - 1)
+
+
+def asinh(x: Lanes) -> Lanes:
+    """log(|x| + sqrt(x**2 + 1)) as log1p(|x| + x**2 / (1 + sqrt(x**2 + 1))), and log(2 |x|) where x is large."""
+    magnitude = x.abs()
+    large = magnitude > square_limit(x)
+    rest = magnitude * magnitude / (magnitude.fma(magnitude, 1.0).sqrt() + 1.0)
+    value = log1p(large.where(magnitude, magnitude + rest))
+    return (value + large.where(x.const(LN2), 0.0)).copysign(x)
+
+
+def acosh(x: Lanes) -> Lanes:
+    """log(x + sqrt(x**2 - 1)) as log1p(t + sqrt(t (t + 2))) with t = x - 1, and log(2 x) where x is large; NaN below 1."""
+    large = x > square_limit(x)
+    t = x - 1.0
+    value = log1p(large.where(x, t + t.fma(t, t + t).sqrt()))
+    return (x < 1.0).where(float("nan"), value + large.where(x.const(LN2), 0.0))
+
+
+def atanh(x: Lanes) -> Lanes:
+    """log1p(2 |x| / (1 - |x|)) / 2, with the quotient as 2 |x| + 2 x**2 / (1 - |x|) below 1/2; NaN beyond 1."""
+    magnitude = x.abs()
+    twice = magnitude + magnitude
+    small = magnitude < 0.5
+    quotient = small.where(twice * magnitude, twice) / (1.0 - magnitude)
+    return (log1p(small.where(twice + quotient, quotient)) * 0.5).copysign(x)
 
 
 # minimax of erf(x) / x - 1 in x**2; erf(x) = x + x * P(x**2): relative error 2**-25.8 on [0, 0.93], 2**-62.8 on [0, 1]
@@ -342,13 +484,27 @@ def pow(x: Lanes, y: Lanes) -> Lanes:
 
 FORMULAS: dict[str, Callable[..., Lanes]] = {
     "exp": exp,
+    "exp2": exp2,
     "expm1": expm1,
     "log": log,
     "log1p": log1p,
+    "log2": log2,
+    "log10": log10,
+    "sinh": sinh,
+    "cosh": cosh,
     "tanh": tanh,
+    "asinh": asinh,
+    "acosh": acosh,
+    "atanh": atanh,
     "sigmoid": sigmoid,
     "erf": erf,
     "sin": trigonometry.sin,
     "cos": trigonometry.cos,
+    "tan": trigonometry.tan,
+    "asin": arcs.asin,
+    "acos": arcs.acos,
+    "atan": arcs.atan,
+    "atan2": arcs.atan2,
     "pow": pow,
 }
+TWO_ARGUMENTS = frozenset({"atan2", "pow"})

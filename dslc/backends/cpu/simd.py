@@ -18,7 +18,8 @@ n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector
     + - * / & | ^ ~ << >> == != < <= > >=               on equal types, or a vector and a number
     where(mask, v, v)  vmax  vmin  vabs  to_T(v)
     fma  vsqrt  vrsqrt  vfloor  vceil  vtrunc  vrint  copysign
-    vexp  vexpm1  vlog  vlog1p  vtanh  vsigmoid  verf  vsin  vcos  vpow
+    vexp  vexp2  vexpm1  vlog  vlog2  vlog10  vlog1p  vsinh  vcosh  vtanh  vasinh  vacosh  vatanh  vsigmoid  verf
+    vsin  vcos  vtan  vasin  vacos  vatan  vatan2  vpow
     ifloordiv  imod  ushr                               integers; NumPy's floor division and remainder
     reduce_add_T(v, ...)  reduce_max_T  reduce_min_T    of 16 canonical lanes; reduce_any, reduce_all of masks
     philox_bits(seed, stream, counter, iv)  uniform_f32(bits)  uniform_f64(bits)
@@ -369,7 +370,7 @@ _FUNCTIONS: tuple[Any, ...] = (
     philox_bits,
 )
 GENERIC: dict[str, Any] = {f.__name__: f for f in _FUNCTIONS}
-GENERIC |= {f"v{name}": _math_function(name, 2 if name == "pow" else 1) for name in mathlib.FORMULAS}
+GENERIC |= {f"v{name}": _math_function(name, 2 if name in mathlib.TWO_ARGUMENTS else 1) for name in mathlib.FORMULAS}
 GENERIC |= {f"uniform_{e}": _uniform(e, f) for e, f in (("f32", random.uniform_f32), ("f64", random.uniform_f64))}
 GENERIC |= {f"to_{e}": _conversion(e) for e in ELEMENTS}
 GENERIC |= {f"ptr_{e}": _pointer(e) for e in ELEMENTS}

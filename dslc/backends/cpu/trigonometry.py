@@ -1,4 +1,4 @@
-"""sin and cos as LLVM expressions over `Lanes`, for f32 and f64, accurate for every finite argument.
+"""sin, cos and tan as LLVM expressions over `Lanes`, for f32 and f64, accurate for every finite argument.
 
 x is reduced to r = x - n pi/2, |r| <= pi/4: with pi/2 in three parts (Cody and Waite) for ordinary arguments, and with the bits of
 2/pi that matter (Payne and Hanek) where some lane is large. The second way stands behind a branch that is hardly ever taken.
@@ -161,3 +161,14 @@ def sin(x: Lanes) -> Lanes:
 def cos(x: Lanes) -> Lanes:
     n, r, f = reduce(x)
     return sine(n + 1, r, f)
+
+
+def tan(x: Lanes) -> Lanes:
+    """sin / cos of the reduced angle, or -cos / sin in the odd quarters."""
+    n, r, f = reduce(x)
+    z = r * r
+    sin_r = (z * r).fma(z.polynomial(*f.sin_tail), r)
+    cos_r = (z * z).fma(z.polynomial(*f.cos_tail), z.fma(-0.5, 1.0))
+    odd = (n & 1).differs(0)
+    value = odd.where(-cos_r, sin_r) / odd.where(sin_r, cos_r)
+    return x.equals(0.0).where(x, value)

@@ -7,10 +7,11 @@ from dslc.ir.types import DType
 OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 FUNCTIONS = {
-    "exp": "vexp", "log": "vlog", "sqrt": "vsqrt", "rsqrt": "vrsqrt", "tanh": "vtanh", "sigmoid": "vsigmoid", "erf": "verf",
-    "sin": "vsin", "cos": "vcos", "floor": "vfloor", "ceil": "vceil", "round": "vrint", "abs": "vabs",
-    "max": "vmax", "min": "vmin", "pow": "vpow", "floordiv": "ifloordiv", "mod": "imod",
+    "sqrt": "vsqrt", "rsqrt": "vrsqrt", "floor": "vfloor", "ceil": "vceil", "trunc": "vtrunc", "round": "vrint", "abs": "vabs",
+    "max": "vmax", "min": "vmin", "floordiv": "ifloordiv", "mod": "imod",
 }  # fmt: skip
+MATH = """exp exp2 expm1 log log2 log10 log1p sinh cosh tanh asinh acosh atanh sigmoid erf sin cos tan asin acos atan atan2 pow"""
+FUNCTIONS |= {name: f"v{name}" for name in MATH.split()}  # mathlib.FORMULAS, which is not imported here: it needs Numba
 
 
 def constant_text(e: Const) -> str:
@@ -28,8 +29,9 @@ def constant_text(e: Const) -> str:
 
 def identity(op: str, dtype: DType) -> str:
     """The vector that a reduction starts from."""
-    if op == "add":
-        return f"splat_{dtype.value}({'0.0' if dtype.floating else '0'})"
+    if op in ("add", "mul"):
+        number = 0 if op == "add" else 1
+        return f"splat_{dtype.value}({float(number) if dtype.floating else number})"
     low = {"u8": "0", "i32": str(-(2**31)), "i64": str(-(2**63)), "bool": "False"}
     high = {"u8": "255", "i32": str(2**31 - 1), "i64": str(2**63 - 1), "bool": "True"}
     if dtype.floating:

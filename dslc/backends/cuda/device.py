@@ -53,6 +53,8 @@ LIBRARY = {
     "floor_f64": "floor",
     "ceil_f32": "ceilf",
     "ceil_f64": "ceil",
+    "trunc_f32": "truncf",
+    "trunc_f64": "trunc",
     "rint_f32": "rintf",
     "rint_f64": "rint",
     "copysign_f32": "copysignf",
@@ -122,8 +124,8 @@ def _simulated_vocabulary() -> dict[str, Any]:
     for t in (np.float32, np.float64):
         name = "f32" if t is np.float32 else "f64"
         made |= {f"mul_{name}": operator.mul, f"div_{name}": operator.truediv}
-        for function, does in (("sqrt", np.sqrt), ("fabs", np.abs), ("floor", np.floor), ("ceil", np.ceil), ("rint", np.rint)):
-            made[f"{function}_{name}"] = does
+        made |= {f"sqrt_{name}": np.sqrt, f"fabs_{name}": np.abs, f"floor_{name}": np.floor, f"ceil_{name}": np.ceil}
+        made |= {f"trunc_{name}": np.trunc, f"rint_{name}": np.rint}
         made[f"copysign_{name}"] = np.copysign
     made |= {"bits_f32": bits(np.int32), "bits_f64": bits(np.int64), "f32_of_bits": bits(np.float32), "f64_of_bits": bits(np.float64)}
     return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dslc.backends.cpu.mathlib import FORMULAS
 from dslc.backends.cuda.formulas import DeviceFunction, chosen, constant_text, math_function, random_functions
 from dslc.ir.dims import Dim
 from dslc.ir.loops import (
@@ -27,8 +28,7 @@ from dslc.ir.types import DType
 
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-MATH = frozenset({"exp", "log", "tanh", "sigmoid", "erf", "sin", "cos", "pow"})
-ROUNDING = {"floor": "floor", "ceil": "ceil", "round": "rint"}
+ROUNDING = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint"}
 LOWEST = {DType.U8: 0, DType.I32: -(2**31), DType.I64: -(2**63)}
 HIGHEST = {DType.U8: 255, DType.I32: 2**31 - 1, DType.I64: 2**63 - 1}
 
@@ -120,13 +120,15 @@ def combined(op: str, x: str, y: str, dtype: DType, functions: Functions) -> str
     """One step of a reduction."""
     if op == "add":
         return f"{x} + {y}" if dtype.floating else f"{dtype.value}({x} + {y})"
+    if op == "mul":
+        return f"mul_{dtype.value}({x}, {y})" if dtype.floating else f"{dtype.value}({x} * {y})"
     return f"{functions.use(extreme(op, dtype))}({x}, {y})"
 
 
 def identity(op: str, dtype: DType) -> str:
     """What a reduction starts from."""
-    if op == "add":
-        return constant_text(0, dtype.value)
+    if op in ("add", "mul"):
+        return constant_text(0 if op == "add" else 1, dtype.value)
     if dtype.floating:
         return constant_text(float("-inf" if op == "max" else "inf"), dtype.value)
     if dtype == DType.BOOL:
@@ -196,7 +198,7 @@ def _unary(op: str, dtype: DType, x: str, functions: Functions) -> str:
             return x if dtype == DType.U8 else chosen(f"{x} < {t}(0)", f"{t}(-{x})", x, t)
         case _ if op in ROUNDING:
             return f"{ROUNDING[op]}_{t}({x})" if dtype.floating else x
-        case _ if op in MATH:
+        case _ if op in FORMULAS:
             return f"{functions.use(math_function(op, dtype))}({x})"
     raise NotCovered(f"the function {op}")
 
@@ -215,7 +217,7 @@ def _binary(op: str, dtype: DType, x: str, y: str, functions: Functions) -> str:
                 return f"floor_{t}(div_{t}({x}, {y}))"
             case "mod":
                 return f"{x} - mul_{t}(floor_{t}(div_{t}({x}, {y})), {y})"
-            case "pow":
+            case "pow" | "atan2":
                 return f"{functions.use(math_function(op, dtype))}({x}, {y})"
             case _:
                 return f"{x} {SIGNS[op]} {y}"

@@ -234,7 +234,7 @@ class DeviceFunction:
 @cache
 def math_function(name: str, dtype: DType) -> DeviceFunction:
     """`exp_f32` and so on: `mathlib.FORMULAS` for one thread."""
-    arity = 2 if name == "pow" else 1
+    arity = 2 if name in mathlib.TWO_ARGUMENTS else 1
     return _traced(f"{name}_{dtype.value}", mathlib.FORMULAS[name], [(v, dtype.value) for v in ("x", "y")[:arity]])
 
 
