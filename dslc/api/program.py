@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,22 +107,43 @@ class Program:
         """Numbers that are trained."""
         return sum(_count(p.shape) for p in self._executable.plan.persistent if p.role == "parameter")
 
-    def load_weights(self, source: Path | str | Mapping[str, Any]) -> None:
+    def load_weights(
+        self,
+        source: Path | str | Mapping[str, Any],
+        *,
+        rename: Sequence[tuple[str, str | None]] = (),
+        fresh: Sequence[str] = (),
+        layout: str | None = None,
+    ) -> None:
         """Take weights from a file (safetensors, a checkpoint of training, an artifact) or from arrays by path.
 
-        Nothing is loaded in part: DL0804 lists what is missing, left over or of another shape.
+        `rename` is a list of pairs: names of the source that fit the pattern take the new name, `None` drops them. `fresh` are patterns of
+        weights that keep the values that they have. `layout="torch"` is for a state dict of PyTorch: linear weights are transposed,
+        `num_batches_tracked` is dropped, and what `rename` does not name is paired in the order of definition. Names are relative to the
+        model. Nothing is loaded in part: DL0804 lists what is missing, left over or of another shape; DL0806 refuses such a `rename`.
         """
-        import numpy as np
+        from dslc.data.renaming import linear_weights, match_weights
 
         if isinstance(source, Mapping):
-            found, where = files.Weights({name: np.asarray(a) for name, a in source.items()}), "the weights"
+            found, where = files.from_arrays(source), "the weights"
         else:
             found, where = files.read_weights(source), f"the weights in {source}"
-        wanted = {p.name: (p.dtype, p.shape) for p in self._executable.plan.persistent if p.role in SAVED}
-        files.check_fit(found.tensors, wanted, where)
-        self._initialised = True
-        for name in wanted:
-            self._executable.set(name, found.tensors[name])
+        wanted = {p.name: p.shape for p in self._executable.plan.persistent if p.role in SAVED}
+        models = {path.partition(".")[0] for path in wanted}
+        plan = match_weights(
+            wanted,
+            {name: tensor.shape for name, tensor in found.tensors.items()},
+            rename,
+            fresh,
+            layout,
+            model=models.pop() if len(models) == 1 else None,
+            linear=linear_weights(self.module) if layout is not None else None,
+            ordered=found.ordered,
+            where=where,
+        )
+        self._initialise()
+        for name, tensor in plan.assemble(found.tensors).items():
+            self._executable.set(name, tensor)
         if found.data is not None:
             self._set_data(found.data)
 

@@ -6,11 +6,11 @@ passed over), an artifact, or one from elsewhere with the right names.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,15 +20,23 @@ from dslc.runtime.convert import Array
 
 FORMAT = "dslc-weights"
 _ARTIFACT = "persistent/"
-_SHOWN = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """Tensors by path; `data` is the JSON of the data's description, if the file has one."""
+    """Tensors by path; `data` is the JSON of the data's description, if the file has one.
+
+    `ordered` says that they stand in the order of definition, which a file does not keep.
+    """
 
     tensors: Mapping[str, Array]
     data: str | None = None
+    ordered: bool = False
+
+
+def from_arrays(arrays: Mapping[str, Any]) -> Weights:
+    """Arrays by path, in the order of definition if they are a state dict."""
+    return Weights({name: np.asarray(a) for name, a in arrays.items()}, ordered=True)
 
 
 def read_weights(path: Path | str) -> Weights:
@@ -74,42 +82,6 @@ def write_weights(path: Path | str, tensors: Mapping[str, Array], data: str | No
         raise _refused(
             "DL0803", f"{path} cannot be written: {error.strerror or error}", "give a folder that exists and may be written"
         ) from error
-
-
-def check_fit(given: Mapping[str, Array], wanted: Mapping[str, tuple[str, tuple[int, ...]]], where: str) -> None:
-    """Refuses (DL0804) weights that are not exactly those that the program has; lists what is missing, left over or of another shape.
-
-    `wanted` maps paths to dtype and shape.
-    """
-    missing = [n for n in wanted if n not in given]
-    left_over = [n for n in given if n not in wanted]
-    other = [
-        f"`{n}` is {list(given[n].shape)} there and {list(shape)} here"
-        for n, (_, shape) in wanted.items()
-        if n in given and tuple(given[n].shape) != shape
-    ]
-    if not (missing or left_over or other):
-        return
-    parts = [f"missing: {_listed(f'`{n}`' for n in missing)}"] if missing else []
-    parts += [f"left over: {_listed(f'`{n}`' for n in left_over)}"] if left_over else []
-    parts += [f"of another shape: {_listed(other)}"] if other else []
-    raise _refused("DL0804", f"{where} do not fit: {'; '.join(parts)}", _advice(missing, left_over))
-
-
-def _advice(missing: list[str], left_over: list[str]) -> str:
-    if missing and left_over:
-        mine, theirs = missing[0].split(".")[0], left_over[0].split(".")[0]
-        if mine != theirs:
-            return f"these are weights of `{theirs}`, the program has `{mine}`"
-        near = difflib.get_close_matches(missing[0], left_over, 1, 0.5)
-        if near:
-            return f"is `{near[0]}` the former name of `{missing[0]}`?"
-    return "they were saved from another version of the model"
-
-
-def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    return ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "")
 
 
 def _refused(code: str, message: str, hint: str) -> DiagnosticError:

@@ -40,7 +40,9 @@ EXPLANATIONS = (
         "The weights do not fit the model",
         """
         The tensors of the file and those of the model must be the same by path and shape; the message lists what is missing, left over or of
-        another shape. Nothing is loaded in part. Tensors of an optimizer, whose names have a slash, are passed over.
+        another shape. Nothing is loaded in part. Tensors of an optimizer, whose names have a slash, are passed over. Weights of another network
+        are brought to these names with `rename`, `fresh` and `layout`. The layout "torch" pairs tensors in the order of definition, which a
+        file does not keep; where names and shapes leave a choice, it is named and has to be made with `rename`.
         """,
         'net.load_weights({"LeNet.head.w": w})',
         "net.load_weights(other.weights)",
@@ -53,6 +55,18 @@ EXPLANATIONS = (
         "dslc show lenet --after fusion",
         "dslc show lenet --after autodiff",
         "sh",
+    ),
+    Explanation(
+        "DL0806",
+        "Weights cannot be renamed so",
+        """
+        `rename` is a list of pairs of a pattern and a new name, or `None` to drop the tensor; `fresh` is a list of patterns; the only layout is
+        "torch". In a pattern `*` stands for any characters, and each `*` of the new name for what the `*` at its place stood for. Names are
+        relative to the model. A pattern that fits nothing is a mistake.
+        """,
+        'net.load_weights("f.safetensors", rename=[("head", "*.w")])',
+        'net.load_weights("f.safetensors", rename=[("fc.*", None), ("trunk.*", "stem.*")], fresh=["head.*"])',
+        "python",
     ),
     Explanation(
         "DL0807",
