@@ -165,6 +165,16 @@ def _access_cost(d: Dim, name: str) -> float:
     return {0: 0.3, 1: 1.0}.get(scale, 3.0 if scale == 2 else 7.0)
 
 
+def _clamped_cost(e: ClampedLoad, name: str) -> float:
+    """Lanes that leave their axis are masked where they walk memory in order, else each has an address of its own."""
+    outside = [index for index, _, _ in e.clamped if name in dims.names(index)]
+    if not outside:
+        return _access_cost(e.address, name)
+    index, _, stride = next(c for c in e.clamped if c[0] in outside)
+    ordered = len(outside) == 1 and coefficient(index, name) == 1 and coefficient(e.address + index * stride, name) == 1
+    return 2.0 if ordered else 9.0
+
+
 def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> tuple[str | None, str | None]:
     """The loop variable to vectorise, or else the reduction variable that runs over the canonical lanes."""
     reduces = dict(_reduce_extents(stores))
@@ -187,8 +197,7 @@ def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...])
                     weight = 1.0 if not is_reduce or any(v in dims.names(node.address) for v in reduces) else 0.1
                     cost += weight * _access_cost(node.address, name)
                 elif isinstance(node, ClampedLoad):
-                    outside = any(name in dims.names(i) for i, _, _ in node.clamped)
-                    cost += 9.0 if outside else _access_cost(node.address, name)
+                    cost += _clamped_cost(node, name)
                 elif isinstance(node, LoadAt) or (isinstance(node, IndexValue | Random) and coefficient(node.index, name) is None):
                     cost += 8.0
         cost = max(cost, 0.5) * full

@@ -15,8 +15,11 @@ from dslc.ops import logic as logic
 from dslc.ops import losses as losses
 from dslc.ops import movement as movement
 from dslc.ops import norms as norms
+from dslc.ops import patches as patches
 from dslc.ops import pooling as pooling
 from dslc.ops import random as random
 from dslc.ops import reductions as reductions
+from dslc.ops import repeats as repeats
 from dslc.ops import rounding as rounding
 from dslc.ops import slicing as slicing
+from dslc.ops import triangles as triangles

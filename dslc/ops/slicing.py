@@ -193,7 +193,11 @@ def _where(conditions: list[Expr], inside: Expr, outside: Expr) -> Expr:
 
 @operator
 class Pad(Operator):
-    """x with a border of one number. Lists shorter than the rank are for the last axes."""
+    """x with a border. Lists shorter than the rank are for the last axes.
+
+    The border is one number in the mode "constant"; "edge" repeats the outermost elements, "reflect" mirrors x without
+    them, "wrap" continues from the other end.
+    """
 
     onnx = "Pad"
     family = "movement"
@@ -201,6 +205,7 @@ class Pad(Operator):
         "low": Attr("dims", doc="elements added before, one number an axis"),
         "high": Attr("dims", doc="elements added after, one number an axis"),
         "value": Attr("float", 0.0, "the number that fills the border"),
+        "mode": Attr("str", "constant", '"constant", "edge", "reflect" or "wrap"'),
     }
     samples = [
         Sample(((5, 4),), {"low": (0, 1), "high": (0, 2)}),
@@ -208,14 +213,23 @@ class Pad(Operator):
         Sample(((3,),), {"low": (2,), "high": (0,), "value": float("-inf")}, gradient=False),
         Sample(((3,),), {"low": (0,), "high": (0,)}),
         Sample((np.array([1, 2], np.int32),), {"low": (1,), "high": (1,), "value": 7}, gradient=False),
+        Sample(((5, 4, 3),), {"low": (2, 1), "high": (1, 2), "mode": "reflect"}),
+        Sample(((5, 4, 3),), {"low": (2, 3), "high": (5, 0), "mode": "edge"}),
+        Sample(((5, 4, 3),), {"low": (2, 3), "high": (4, 1), "mode": "wrap"}),
+        Sample(((3, 37),), {"low": (2, 8), "high": (0, 9), "mode": "reflect"}),
+        Sample(((1, 19),), {"low": (17,), "high": (18,), "mode": "wrap"}),
     ]
     errors = [
         BadSample((TensorType(F32, (4,)),), {"low": (-1,), "high": (0,)}, "at least 0"),
         BadSample((TensorType(F32, (4,)),), {"low": (1, 1), "high": (0, 0)}, "1 axes"),
         BadSample((TensorType(F32, (4,)),), {"low": (1,), "high": ()}, "as many"),
+        BadSample((TensorType(F32, (4,)),), {"low": (1,), "high": (0,), "mode": "mirror"}, '"reflect"'),
+        BadSample((TensorType(F32, (4,)),), {"low": (4,), "high": (0,), "mode": "reflect"}, "at most 3"),
+        BadSample((TensorType(F32, (4,)),), {"low": (0,), "high": (5,), "mode": "wrap"}, "at most 4"),
+        BadSample((TensorType(F32, (0,)),), {"low": (0,), "high": (1,), "mode": "edge"}, "no elements"),
     ]
 
-    def sides(self, x: TensorType, low: Shape, high: Shape) -> tuple[Shape, Shape]:
+    def sides(self, x: TensorType, low: Shape, high: Shape, mode: str = "constant") -> tuple[Shape, Shape]:
         """The border on every axis of x."""
         if len(low) != len(high):
             raise TypeFailure(f"pad needs as many sizes before as after, not {len(low)} and {len(high)}")
@@ -223,14 +237,21 @@ class Pad(Operator):
             raise TypeFailure(f"pad of {x}: {len(low)} sizes for {x.rank} axes", inputs=(0,))
         check_shape((*low, *high))
         rest = (0,) * (x.rank - len(low))
+        if mode not in ("constant", "edge", "reflect", "wrap"):
+            raise TypeFailure(f'pad: the mode is "constant", "edge", "reflect" or "wrap", not "{mode}"')
+        for axis, (p, size, q) in enumerate(zip((*rest, *low), x.shape, (*rest, *high), strict=True)):
+            if mode != "constant":
+                _check_border(x, axis, size, p, q, mode)
         return (*rest, *low), (*rest, *high)
 
-    def infer(self, x: TensorType, low: Shape, high: Shape, value: float) -> TensorType:
-        before, after = self.sides(x, low, high)
+    def infer(self, x: TensorType, low: Shape, high: Shape, value: float, mode: str) -> TensorType:
+        before, after = self.sides(x, low, high, mode)
         return x.with_shape(tuple(p + size + q for p, size, q in zip(before, x.shape, after, strict=True)))
 
-    def body(self, index: Index, x: Reader, low: Shape, high: Shape, value: float) -> Expr:
-        before, after = self.sides(x.type, low, high)
+    def body(self, index: Index, x: Reader, low: Shape, high: Shape, value: float, mode: str) -> Expr:
+        before, after = self.sides(x.type, low, high, mode)
+        if mode != "constant":
+            return _mirrored(x, index, (), before, after, mode)
         conditions: list[Expr] = []
         for i, p, size, q in zip(index, before, x.type.shape, after, strict=True):
             if p != 0:
@@ -240,14 +261,68 @@ class Pad(Operator):
         element = x[tuple(i - p for i, p in zip(index, before, strict=True))]
         return _where(conditions, element, loops.const(bool(value), BOOL) if x.type.dtype == BOOL else number(value, element))
 
-    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, low: Shape, high: Shape, value: float) -> tuple[Value]:
-        before, _ = self.sides(x.type, low, high)
+    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, low: Shape, high: Shape, value: float, mode: str) -> tuple[Value]:
+        before, after = self.sides(x.type, low, high, mode)
+        if mode != "constant":
+            for axis, (p, size, q) in enumerate(zip(before, x.type.shape, after, strict=True)):
+                if p != 0 or q != 0:
+                    dy = _fold_border(b, dy, axis, p, size, q, mode)
+            return (dy,)
         stops = tuple(p + size for p, size in zip(before, x.type.shape, strict=True))
         return (b.slice(dy, starts=before, stops=stops, steps=(1,) * x.type.rank),)
 
-    def reference(self, x: Array, low: Shape, high: Shape, value: float) -> Any:
-        rest = [(0, 0)] * (x.ndim - len(low))
-        return np.pad(x, [*rest, *zip(ints(low), ints(high), strict=True)], constant_values=x.dtype.type(value))
+    def reference(self, x: Array, low: Shape, high: Shape, value: float, mode: str) -> Any:
+        border = [*([(0, 0)] * (x.ndim - len(low))), *zip(ints(low), ints(high), strict=True)]
+        if mode != "constant":
+            return np.pad(x, border, mode=mode)  # type: ignore[call-overload]
+        return np.pad(x, border, constant_values=x.dtype.type(value))
+
+
+def _check_border(x: TensorType, axis: int, size: Dim, p: Dim, q: Dim, mode: str) -> None:
+    """What a border of copies needs: "reflect" and "wrap" read x at most once over."""
+    if not isinstance(size, int) or (p == 0 and q == 0):
+        return
+    if size == 0:
+        raise TypeFailure(f"pad of {x}: axis {axis} has no elements to copy", inputs=(0,), axes=(axis,))
+    most = size - 1 if mode == "reflect" else size
+    for side in (p, q) if mode != "edge" else ():
+        if isinstance(side, int) and side > most:
+            raise TypeFailure(f'pad of {x}: axis {axis} has a border of at most {most} in mode "{mode}"', inputs=(0,), axes=(axis,))
+
+
+def _mirrored(x: Reader, index: Index, done: Index, before: Shape, after: Shape, mode: str) -> Expr:
+    """The element of x that a border of copies has at an index; `done` are the places along the first axes."""
+    axis = len(done)
+    if axis == len(index):
+        return x[done]
+    size, i = x.type.shape[axis], index[axis] - before[axis]
+    below: Dim = {"edge": 0, "reflect": -i, "wrap": i + size}[mode]
+    above: Dim = {"edge": size - 1, "reflect": 2 * (size - 1) - i, "wrap": i - size}[mode]
+    element = _mirrored(x, index, (*done, i), before, after, mode)
+    if after[axis] != 0:
+        outside = _mirrored(x, index, (*done, above), before, after, mode)
+        element = loops.select(loops.binary("lt", IndexValue(i), IndexValue(size)), element, outside)
+    if before[axis] != 0:
+        outside = _mirrored(x, index, (*done, below), before, after, mode)
+        element = loops.select(loops.binary("ge", IndexValue(i), loops.const(0, I64)), element, outside)
+    return element
+
+
+def _fold_border(b: Builder, dy: Value, axis: int, p: Dim, size: Dim, q: Dim, mode: str) -> Value:
+    """The gradient of a border of copies along one axis: the middle of dy, with the border added where it was copied from."""
+    total = cut(b, dy, axis, p, p + size)
+    starts = {"edge": (0, size - 1), "reflect": (1, size - 1 - q), "wrap": (size - p, 0)}[mode]
+    for width, first, start in ((p, 0, starts[0]), (q, p + size, starts[1])):
+        if width == 0:
+            continue
+        part = cut(b, dy, axis, first, first + width)
+        if mode == "edge":
+            part = b.sum(part, axis=axis, keep=True)
+        elif mode == "reflect":
+            part = b.flip(part, axis=axis)
+        where = tuple(start if a == axis else 0 for a in range(total.type.rank))
+        total = b.add(total, b.unslice(part, shape=total.type.shape, starts=where, steps=(1,) * total.type.rank))
+    return total
 
 
 @operator

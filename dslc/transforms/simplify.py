@@ -201,7 +201,7 @@ MOVEMENT = (
         _whole,
         ({"a": (0, None), "b": (5, 4), "s": (1, 1)}, {"a": (-5, None), "b": (None, None), "s": (1, 1)}),
     ),
-    Rule("pad[low: a, high: b, value: v](x) = x", _same_type, ({"a": (0, 0), "b": (0, 0), "v": 1.0},)),
+    Rule("pad[low: a, high: b, value: v, mode: m](x) = x", _same_type, ({"a": (0, 0), "b": (0, 0), "v": 1.0, "m": "wrap"},)),
 )
 
 _MATRICES = {"b": ((), ()), "c": ((1,), (0,))}

@@ -281,24 +281,44 @@ class Emitter:
         return f"vgather{suffix}_{dtype}({p}, {self.index_vector(e.address)}{part})"
 
     def clamped_load(self, e: ClampedLoad) -> str:
-        """Clamps that do not depend on the lanes are scalars; else every lane computes its own address."""
-        v = self.vector
-        if v is None or all(v.variable not in dims.names(i) for i, _, _ in e.clamped):
-            address: Dim = e.address
-            for index, extent, stride in e.clamped:
-                name = self.fresh("c")
-                last = self.dim(extent - 1)
-                self.line(f"{name} = {self.dim(index)}")
-                self.line(f"{name} = 0 if {name} < 0 else {last} if {name} > {last} else {name}")
-                address = address + dims.name(name) * stride
-            return self.load(Load(e.buffer, address, e.dtype))
-        total = self.index_vector(e.address)
+        """Clamps that do not depend on the lanes are scalars; lanes that walk memory in order are masked; else each has its address."""
+        v, scope = self.vector, self.scope_for(e)
+        address: Dim = e.address
+        lanes: list[tuple[Dim, Dim, Dim]] = []
         for index, extent, stride in e.clamped:
+            if v is not None and v.variable in dims.names(index):
+                lanes.append((index, extent, stride))
+                continue
+            name, last = self.fresh("c"), self.dim(extent - 1)
+            indent = "    " * scope.indent
+            scope.lines.append(f"{indent}{name} = {self.dim(index)}")
+            scope.lines.append(f"{indent}{name} = 0 if {name} < 0 else {last} if {name} > {last} else {name}")
+            address = address + dims.name(name) * stride
+        if v is None or not lanes:
+            return self.load(Load(e.buffer, address, e.dtype))
+        index, extent, stride = lanes[0]
+        whole = address + index * stride
+        if len(lanes) == 1 and coefficient(whole, v.variable) == 1 and coefficient(index, v.variable) == 1:
+            return self.load_between(e, whole, index, extent)
+        total = self.index_vector(address)
+        for index, extent, stride in lanes:
             inside = f"vmax(vmin({self.index_vector(index)}, splat_i64({self.dim(extent - 1)})), splat_i64(0))"
             total += f" + {inside} * splat_i64({self.dim(stride)})"
         if v.live:
             return f"vgather_part_{e.dtype.value}(p{e.buffer}, {total}, {v.live})"
         return f"vgather_{e.dtype.value}(p{e.buffer}, {total})"
+
+    def load_between(self, e: ClampedLoad, address: Dim, index: Dim, extent: Dim) -> str:
+        """Contiguous lanes of which those outside of their axis are not touched: a Select discards them."""
+        v = self.vector
+        assert v is not None
+        first_lane = {v.variable: dims.name(v.variable) + v.shift}
+        address, index = dims.substitute(address, first_lane), dims.substitute(index, first_lane)
+        stop = self.fresh("hi")
+        self.line(f"{stop} = {self.dim(extent - index)}")
+        if v.live:
+            self.line(f"{stop} = {v.live} if {stop} > {v.live} else {stop}")
+        return f"vload_between_{e.dtype.value}(p{e.buffer}, {self.dim(address)}, {self.dim(-index)}, {stop})"
 
     def index_vector(self, d: Dim) -> str:
         """An index as i64 lanes."""

@@ -39,6 +39,13 @@ def first_lanes(b: ir.IRBuilder, n: ir.Value, width: int) -> ir.Value:
     return b.icmp_unsigned("<", ir.Constant(index, list(range(width))), splat(b, b.trunc(n, I32), width))
 
 
+def lanes_between(b: ir.IRBuilder, first: ir.Value, stop: ir.Value, width: int) -> ir.Value:
+    """The mask of lanes first .. stop-1, of numbers that fit 32 bits."""
+    lanes = ir.Constant(ir.VectorType(I32, width), list(range(width)))
+    below = b.icmp_signed("<", lanes, splat(b, b.trunc(first, I32), width))
+    return b.and_(b.not_(below), b.icmp_signed("<", lanes, splat(b, b.trunc(stop, I32), width)))
+
+
 class Memory:
     """Emitters for one element type and width. `mask` arguments are <W x i1> values or None for all lanes."""
 
@@ -194,6 +201,13 @@ def memory_functions(element: Element, width: int) -> dict[str, Any]:
         (pointer, index, count),
         lambda b, p, i, n: out(b, memory.load(b, place(b, p, i), mask(b, n))),
         "Elements i .. i+n-1, 0 <= n <= W; the other lanes are zero.",
+    )
+    define(
+        "vload_between",
+        lanes,
+        (pointer, index, count, count),
+        lambda b, p, i, first, stop: out(b, memory.load(b, place(b, p, i), lanes_between(b, first, stop, width))),
+        "Elements i+first .. i+stop-1 in lanes first .. stop-1; the other lanes are zero, and what lies there is not touched.",
     )
     define(
         "vstore",
