@@ -16,6 +16,7 @@ from dslc.ops import losses as losses
 from dslc.ops import movement as movement
 from dslc.ops import norms as norms
 from dslc.ops import patches as patches
+from dslc.ops import piecewise as piecewise
 from dslc.ops import pooling as pooling
 from dslc.ops import random as random
 from dslc.ops import reductions as reductions
