@@ -10,7 +10,7 @@ from dslc.lowering.schedules import BATCH_HINT, LANES, Roles, Tiled, product_of,
 
 L1_BYTES = 32 << 10  # of 32 to 48 KiB
 FMA_LATENCY = 4
-CACHE_WAYS = 8  # lines at one distance of 4 KiB that the first-level cache holds
+CACHE_WAYS = 8  # lines in one set of the first-level cache beside the other operands'
 THREADS = 2  # that tiles should divide among; any number runs correctly
 TILE_CYCLES = 20.0  # calling a tile and starting its loops
 
@@ -49,10 +49,11 @@ def cycles_of(
     panel = steps * (lanes.size if lanes else width) * product_of(columns) * c.dtype.size
     from_l2 = _bytes_a_cycle(c, roles, lanes, panel, steps)
     chunks = max(1.0, steps / reduction.steps)
-    crowded = roles.dot is None and any(stride_of(t.axis, roles.scalar) * c.dtype.size % 4096 == 0 for t in rows)
+    slides = 0.95 if _slides(c, roles, rows) else 1.0
     total = 0.0
     variants = set()
     row_sizes, column_sizes = _sizes(rows), _sizes(columns)
+    crowding = {row: _crowding(c, roles, rows, row) for row in row_sizes}
     vector_sizes = [(-(-s // width), 1) for s in lanes.tiles()] if lanes else [(1, 1)]
     for vectors, _ in set(vector_sizes):
         v_count = sum(1 for v, _ in vector_sizes if v == vectors)
@@ -63,7 +64,7 @@ def cycles_of(
                 shared = sliding * row / (row + sliding - 1) if sliding > 1 else reuse
                 loads = wide * split + row * (each * split if roles.dot is not None else 1) / shared
                 step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
-                step *= 1.15 if row > CACHE_WAYS and crowded else 1.0
+                step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.1)
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
                 step = max(step, wide * width * c.dtype.size / each / from_l2)
                 end = count * (2.0 + stored) if roles.dot is None else 4.0 * row * column + 10
@@ -83,6 +84,30 @@ def _bytes_a_cycle(c: Contraction, roles: Roles, lanes: Tiled | None, panel: int
     if lanes is None or innermost <= lanes.size or distance < 1024 or steps <= 32:
         return inf if panel <= L1_BYTES else 32.0
     return 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
+
+
+def _crowding(c: Contraction, roles: Roles, rows: tuple[Tiled, ...], row: int) -> float:
+    """What it costs that rows of the scalar operand fall into the same sets of the first-level cache. Measured."""
+    offsets = [0]
+    for t in rows:
+        stride = stride_of(t.axis, roles.scalar) * c.dtype.size
+        offsets = [o + n * stride for o in offsets for n in range(t.size)]
+    lines = {o // 64 for o in offsets[:row]}
+    sets = [line % 64 for line in lines]
+    shared = max(sets.count(s) for s in sets)
+    return (1 + 0.04 * (shared - 1)) * (1.15 if shared > CACHE_WAYS else 1.0)
+
+
+def _slides(c: Contraction, roles: Roles, rows: tuple[Tiled, ...]) -> bool:
+    """Whether tiles that follow each other read overlapping windows of the scalar operand: the next tile finds most of its rows
+    in the first-level cache."""
+    free = [a for a in c.outputs if stride_of(a, roles.scalar) and all(t.axis is not a or t.size == 1 for t in rows)]
+    if not free or len(rows) == 0:
+        return False
+    following = min(free, key=lambda a: (a.extent is None, abs(stride_of(a, roles.scalar))))
+    within = min((abs(stride_of(t.axis, roles.scalar)) for t in rows if t.size > 1), default=0)
+    step = abs(stride_of(following, roles.scalar))
+    return step < within and any(a.reduction and abs(stride_of(a, roles.scalar)) == step and a.extent != 1 for a in c.reductions)
 
 
 def _sizes(tiled: tuple[Tiled, ...]) -> dict[int, int]:

@@ -19,7 +19,8 @@ def _span(axes: list[tuple[int, int]]) -> int:
 def chunks_outside(
     c: Contraction, roles: Roles, reduction: Reduction, lanes: Tiled | None, rows: tuple[Tiled, ...], columns: tuple[Tiled, ...]
 ) -> bool:
-    """Whether to run all tiles for a chunk before the next chunk: where the panels of the whole reduction outgrow the cache."""
+    """Whether to run all tiles for a chunk before the next chunk: where the panels of the whole reduction outgrow the cache,
+    or no operand is dense along the reduction (weight gradients), so that each step takes new lines of both."""
     steps = 1
     for axis in c.reductions:
         steps *= axis.size(BATCH_HINT)
@@ -30,7 +31,8 @@ def chunks_outside(
     for axis in c.outputs:
         if stride_of(axis, roles.scalar) and not stride_of(axis, roles.vector) and all(t.axis is not axis for t in rows):
             row_tiles *= axis.size(BATCH_HINT)
-    return row_tiles > 1 and (steps * wide * c.dtype.size > L2_BYTES or any(a.extent is None for a in c.reductions))
+    sparse = all(abs(stride_of(a, operand)) > 1 for a in c.reductions for operand in "ab" if stride_of(a, operand))
+    return row_tiles > 1 and (sparse or steps * wide * c.dtype.size > L2_BYTES or any(a.extent is None for a in c.reductions))
 
 
 def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
@@ -76,7 +78,7 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
         if tiles(a) > 1 and vector and (a.extent is not None or a.name in tiled):
             per_tile = extent / tiles(a)
             fit = max(1, int(budget / max(1, _footprint([*spans, (max(1, round(per_tile)), s.stride(a, s.scalar))]))))
-            count = -(-tiles(a) // -(-tiles(a) // fit))
+            count = _block(tiles(a), fit)
             if 1 < count < tiles(a):
                 block = GridLoop(a.name, count)
         break
@@ -88,6 +90,12 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
     else:
         loops += [GridLoop(a.name) for a in outside] + [GridLoop(a.name) for a in vector]
     return tuple(loops + [GridLoop(a.name) for a in inside])
+
+
+def _block(tiles: int, most: int) -> int:
+    """Tiles in a block: at most so many, few places left empty in the last block (they would idle a thread), else large."""
+    sizes = range(max(1, most // 3), min(most, tiles) + 1)
+    return min(sizes, key=lambda n: (-(-tiles // n) * n - tiles, -n))
 
 
 def _footprint(loops: list[tuple[int, int]]) -> int:

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/contraction.py [pattern ...] [--threads 2] [--seconds 0.5] [--width 16]
 
-A thread calls its share of a kernel many times and keeps its own time, the slowest thread counts; printed is the best of many
-such runs. The share counts useful arithmetic only: multiplications with padding or with unused lanes are not in it.
+A thread calls its share of a kernel many times and keeps its own time, the slowest thread counts. Each run of a kernel stands
+between two of the limit; printed are medians over many such pairs, because the clock of a shared machine drifts. The share counts useful arithmetic only: multiplications with padding or with unused lanes are not in it.
 """
 
 # ruff: noqa: E402 - a script: the paths of the project and its tests come first
@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from statistics import median
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -244,15 +245,19 @@ def main() -> None:
             one = Contender(kernel, words, int(c.flops(batch) * useful), batch)
             one.calibrate(pool, options.threads)
             top.calibrate(pool, options.threads, max(1e-3, one.best * one.times))  # runs of equal length meet equal clocks
+            pairs = []
             until = time.perf_counter() + options.seconds
+            before = top.run(pool, options.threads)
             while time.perf_counter() < until:
-                one.run(pool, options.threads)
-                top.run(pool, options.threads)
-            rate, most = one.flops / one.best / 1e9, options.threads * top.flops / top.best / 1e9
+                mine, after = one.run(pool, options.threads), top.run(pool, options.threads)
+                pairs.append((one.flops / mine / 1e9, options.threads * top.flops * (1 / before + 1 / after) / 2e9))
+                before = after
+            share = median(rate / most for rate, most in pairs)
+            rate, most = (median(column) for column in zip(*pairs, strict=True))
             tile = "x".join(str(t.size) for t in (*schedule.rows, *schedule.columns, *([schedule.lanes] if schedule.lanes else [])))
             form = "dot " if schedule.dot else ""
             print(
-                f"{title:36s} {100 * rate / most:5.1f}%  {rate:6.1f} of {most:6.1f} GFLOP/s  {one.best * 1e6:8.1f} us"
+                f"{title:36s} {100 * share:5.1f}%  {rate:6.1f} of {most:6.1f} GFLOP/s  {one.flops / rate / 1e3:8.1f} us"
                 f"  tile {form}{tile}  plan {planned - start:.2f} s, compile {built - planned:.2f} s",
                 flush=True,
             )
