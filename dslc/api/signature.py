@@ -65,6 +65,7 @@ def recipe_from_json(data: Mapping[str, Any]) -> Recipe:
     known = dict(data)
     known["fields"] = tuple(RecipeField(str(n), DType(d), tuple(int(e) for e in shape)) for n, d, shape in data["fields"])
     known["settings"] = tuple((str(n), v) for n, v in data["settings"])
+    known["data_options"] = tuple((str(n), tuple(v) if isinstance(v, list) else v) for n, v in data.get("data_options", ()))
     known["save"] = SavePlan(**data["save"]) if data["save"] else None
     known["span"] = Span(**data["span"]) if data["span"] else None
     known["base"] = Path(data["base"])

@@ -4,28 +4,38 @@
 |---|---|
 | `{"image": x, "label": y}` | arrays by field name |
 | `(x, y)`, a tuple | arrays in the order of the recipe's fields |
-| any other iterable | examples: tuples in the order of the fields, or dictionaries |
+| any other iterable, or what has a length and items by number | examples: tuples in the order of the fields, or dictionaries |
 | `{"train": ..., "test": ...}` | one of these for each split |
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from dslc.data.dataset import DataSet, Split, make_split
 from dslc.data.description import Array, DataDescription, Field, FieldDescription, refuse
+from dslc.data.settings import ALWAYS, read_settings
+from dslc.data.splits import prepared
+from dslc.ir.recipe import DataOption
 
 
-def from_python(data: object, fields: Sequence[Field], name: str = "arrays") -> DataSet:
-    """A DataSet of the caller's own arrays or examples, unscaled; arrays are used where they are, not copied."""
+def from_python(data: object, fields: Sequence[Field], name: str = "arrays", options: Mapping[str, DataOption] | None = None) -> DataSet:
+    """A DataSet of the caller's own arrays or examples, unscaled; arrays are used where they are, not copied.
+
+    Of the `options` of a `data` statement `test` holds only where no test data are given; those of the source that the recipe names
+    do not concern the caller's data.
+    """
     splits: Mapping[object, object] = {"train": data}
     if isinstance(data, Mapping) and data.keys() <= {"train", "test"} and "train" in data:
         splits = data
     train = _split(splits["train"], fields, "the training data")
     test = _split(splits["test"], fields, "the test data") if splits.get("test") is not None else None
-    return DataSet(DataDescription(name, tuple(FieldDescription(f) for f in fields)), train, test)
+    made = DataSet(DataDescription(name, tuple(FieldDescription(f) for f in fields)), train, test)
+    settings = read_settings({n: v for n, v in (options or {}).items() if n in ALWAYS}, name, ())
+    return prepared(made, settings if test is None else replace(settings, test=None))
 
 
 def _split(data: object, fields: Sequence[Field], where: str) -> Split:
@@ -39,6 +49,8 @@ def _split(data: object, fields: Sequence[Field], where: str) -> Split:
                 "give one array a field, in the recipe's order; a list or generator is read as examples",
             )
         return make_split(fields, {f.name: a for f, a in zip(fields, data, strict=True)}, where)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Iterable):
+        data = (data[i] for i in range(len(data)))
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise refuse(
             "DL0709",

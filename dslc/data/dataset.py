@@ -9,7 +9,7 @@ import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from dslc.data.description import Array, DataDescription, Field, refuse
 _RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint8": (0, 255), "bool": (0, 1)}
 
 
+@runtime_checkable
 class Column(Protocol):
     """A field whose examples are read from files when a batch needs them, as too many to hold in memory."""
 
@@ -100,23 +101,29 @@ class DataSet:
 def make_split(fields: Sequence[Field], arrays: Mapping[str, object], where: str) -> Split:
     """Checks what a file or a caller gave for every field and makes a Split. `where` names the origin in messages.
 
-    Arrays are kept without a copy where type and layout allow, so a caller's own array must not change while it is used.
+    Arrays are kept without a copy where type and layout allow, so a caller's own array must not change while it is used. A Column fits
+    its field already.
     """
     stored: dict[str, Array] = {}
+    columns: dict[str, Column] = {}
     for field in fields:
         if field.name not in arrays:
             raise refuse(
                 "DL0706", f"{where} has nothing for the field '{field.name}'", f"it has {_listed(arrays)}; fields are found by their names"
             )
-        stored[field.name] = _stored(field, arrays[field.name], where)
-    counts = {name: len(a) for name, a in stored.items()}
+        given = arrays[field.name]
+        if isinstance(given, np.ndarray) or not isinstance(given, Column):
+            stored[field.name] = _stored(field, given, where)
+        else:
+            columns[field.name] = given
+    counts = {f.name: len(columns[f.name]) if f.name in columns else len(stored[f.name]) for f in fields}
     if len(set(counts.values())) > 1:
         each = ", ".join(f"'{name}' has {count}" for name, count in counts.items())
         raise refuse("DL0706", f"the fields of {where} differ in their number of examples: {each}", "the first axis counts examples")
     count = next(iter(counts.values()), 0)
     if count == 0:
         raise refuse("DL0706", f"{where} holds no examples", "training needs at least one")
-    return Split(MappingProxyType(stored), count)
+    return Split(MappingProxyType(stored), count, MappingProxyType(columns))
 
 
 def _stored(field: Field, given: object, where: str) -> Array:

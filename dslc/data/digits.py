@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dslc.data.batches import epoch_order
 from dslc.data.description import Array
+from dslc.data.splits import held_out
 
 COUNT = 1797
 HELD_OUT = 360
@@ -31,22 +31,8 @@ def load() -> tuple[Mapping[str, Array], Mapping[str, Array]]:
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
         images: NDArray[np.uint8] = file["images"].reshape(COUNT, 8, 8)
         labels: NDArray[np.uint8] = file["labels"]
-    test = held_out(labels)
+    test = held_out(labels, HELD_OUT, COUNT)
     return _pick(images, labels, ~test), _pick(images, labels, test)
-
-
-def held_out(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """True for the examples of the test split."""
-    counts = np.bincount(labels, minlength=10)
-    share = counts * HELD_OUT / COUNT
-    sizes = np.floor(share).astype(int)
-    largest = np.argsort(-(share - sizes), kind="stable")[: HELD_OUT - int(sizes.sum())]
-    sizes[largest] += 1
-    order = epoch_order(COUNT, seed=COUNT, epoch=0)
-    chosen = np.zeros(COUNT, dtype=np.bool_)
-    for digit in range(10):
-        chosen[order[labels[order] == digit][: sizes[digit]]] = True
-    return chosen
 
 
 def _pick(images: NDArray[np.uint8], labels: NDArray[np.uint8], which: NDArray[np.bool_]) -> Mapping[str, Array]:

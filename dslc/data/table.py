@@ -2,7 +2,10 @@
 
 A field of one number an example takes the column of its name. A field `x: f32[N, 4]` takes `x0`..`x3` or `x_0`..`x_3`; one field
 without such columns takes all the columns that are left, in file order, when their number is right. An integer field whose
-column holds words gets the positions of those words among the sorted distinct ones: they are the class names.
+column holds words gets the positions of those words among the sorted distinct ones: they are the class names. A vector of integers
+has one list of names for all its columns, taken in file order where one of them holds words in the first row.
+
+`columns` names the columns instead: as many as the fields have numbers, in the fields' order.
 """
 
 from __future__ import annotations
@@ -47,13 +50,13 @@ class _Row:
         return refuse("DL0707", f"{self.path}, line {self.line}: '{self.header[column]}' is {text[:40]!r}, not {wanted}")
 
 
-def read_csv(path: Path, fields: Sequence[Field]) -> tuple[Mapping[str, Array], Mapping[str, tuple[str, ...]]]:
+def read_csv(path: Path, fields: Sequence[Field], chosen: Sequence[str] = ()) -> tuple[Mapping[str, Array], Mapping[str, tuple[str, ...]]]:
     """The arrays by field name, and the class names of the fields whose columns hold words."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            columns = _columns(path, header, fields)
+            columns = _chosen(path, header, fields, chosen) if chosen else _columns(path, header, fields)
             words: dict[str, list[str]] | None = None
             blocks: dict[str, list[Array]] = {f.name: [] for f in fields}
             for rows in _blocks(reader, path, header):
@@ -61,7 +64,7 @@ def read_csv(path: Path, fields: Sequence[Field]) -> tuple[Mapping[str, Array], 
                     words = {f.name: [] for f in fields if _holds_words(f, rows[0], columns[f.name])}
                 for field in fields:
                     if field.name in words:
-                        words[field.name] += [_word(row, columns[field.name][0]) for row in rows]
+                        words[field.name] += [_word(row, column) for row in rows for column in columns[field.name]]
                     else:
                         blocks[field.name].append(_numbers(rows, field, columns[field.name]))
     except FileNotFoundError as error:
@@ -74,18 +77,42 @@ def read_csv(path: Path, fields: Sequence[Field]) -> tuple[Mapping[str, Array], 
     arrays: dict[str, Array] = {name: np.concatenate(parts) for name, parts in blocks.items() if parts}
     for name, found in words.items():
         number = {word: i for i, word in enumerate(classes[name])}
-        arrays[name] = np.array([number[word] for word in found], dtype=np.int64)
+        shape = next(f.shape for f in fields if f.name == name)
+        arrays[name] = np.array([number[word] for word in found], dtype=np.int64).reshape(-1, *shape)
     return arrays, classes
+
+
+def _places(path: Path, header: Sequence[str]) -> dict[str, int]:
+    """The index of each column by its name."""
+    if not header:
+        raise refuse("DL0708", f"{path} is empty", "its first row names the columns")
+    where = {name: i for i, name in reversed(list(enumerate(header)))}
+    doubled = next((n for i, n in enumerate(header) if where[n] != i), None)
+    if doubled is not None:
+        raise refuse("DL0708", f"{path} has two columns named '{doubled}'", "the first row must name every column once")
+    return where
+
+
+def _chosen(path: Path, header: Sequence[str], fields: Sequence[Field], chosen: Sequence[str]) -> dict[str, list[int]]:
+    """The indices of each field's columns, as the option `columns` lists them."""
+    where = _places(path, header)
+    missing = next((name for name in chosen if name not in where), None)
+    if missing is not None:
+        raise refuse("DL0708", f"{path} does not have the column '{missing}'", f"its columns are {_shown(header)}")
+    needed = sum(f.size for f in fields)
+    if len(chosen) != needed:
+        listed = ", ".join(str(f) for f in fields)
+        raise refuse("DL0708", f"`columns` lists {len(chosen)} columns, and the fields have {needed} numbers", f"the fields are {listed}")
+    left = [where[name] for name in chosen]
+    found = {}
+    for field in fields:
+        found[field.name], left = left[: field.size], left[field.size :]
+    return found
 
 
 def _columns(path: Path, header: Sequence[str], fields: Sequence[Field]) -> dict[str, list[int]]:
     """The indices of each field's columns."""
-    if not header:
-        raise refuse("DL0708", f"{path} is empty", "its first row names the columns")
-    doubled = next((n for i, n in enumerate(header) if n in header[:i]), None)
-    if doubled is not None:
-        raise refuse("DL0708", f"{path} has two columns named '{doubled}'", "the first row must name every column once")
-    where = {name: i for i, name in enumerate(header)}
+    where = _places(path, header)
     found: dict[str, list[int]] = {}
     left: list[Field] = []
     for field in fields:
@@ -104,9 +131,12 @@ def _columns(path: Path, header: Sequence[str], fields: Sequence[Field]) -> dict
     if left:
         field = left[0]
         wanted = f"{field.size} columns '{field.name}0'..'{field.name}{field.size - 1}'" if field.shape else f"a column '{field.name}'"
-        has = ", ".join(f"'{n}'" for n in header[:8]) + (", ..." if len(header) > 8 else "")
-        raise refuse("DL0708", f"{path} does not have {wanted} for the field '{field.name}'", f"its columns are {has}")
+        raise refuse("DL0708", f"{path} does not have {wanted} for the field '{field.name}'", f"its columns are {_shown(header)}")
     return found
+
+
+def _shown(header: Sequence[str]) -> str:
+    return ", ".join(f"'{n}'" for n in header[:8]) + (", ..." if len(header) > 8 else "")
 
 
 def _blocks(reader: _Reader, path: Path, header: Sequence[str]) -> Iterator[list[_Row]]:
@@ -129,8 +159,8 @@ def _blocks(reader: _Reader, path: Path, header: Sequence[str]) -> Iterator[list
 
 
 def _holds_words(field: Field, row: _Row, columns: Sequence[int]) -> bool:
-    text = row.values[columns[0]]
-    return not field.floating and not field.shape and _real(text) is None and not _missing(text)
+    texts = [row.values[c] for c in columns]
+    return not field.floating and any(_real(text) is None and not _missing(text) for text in texts)
 
 
 def _numbers(rows: Sequence[_Row], field: Field, columns: Sequence[int]) -> Array:

@@ -13,6 +13,7 @@ from dslc.diagnostics import Note
 from dslc.frontend import syntax
 from dslc.frontend.calls import Call, call
 from dslc.frontend.clauses import Settings, read_saves, read_settings, reject_clause
+from dslc.frontend.data_options import read_option
 from dslc.frontend.files import Unit
 from dslc.frontend.optimizers import update_parameters
 from dslc.frontend.programs import Sizes, bind_sizes
@@ -24,7 +25,7 @@ from dslc.frontend.tensors import note_of
 from dslc.frontend.values import ListValue, OperatorFunction, Origin, Poison, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.module import Initial, PortKind, Program, Role
-from dslc.ir.recipe import Recipe, RecipeField
+from dslc.ir.recipe import DataOption, Recipe, RecipeField
 from dslc.ir.types import DType, TensorType
 
 
@@ -38,6 +39,7 @@ class Built:
     metrics: tuple[str, ...] = ()
     settings: Settings | None = None
     source: syntax.Str | None = None
+    data_options: dict[str, DataOption] = field(default_factory=dict)
 
 
 def build_recipe(context: Context, unit: Unit, train: syntax.Train, training: bool) -> Built:
@@ -129,10 +131,8 @@ def _data(context: Context, unit: Unit, data: syntax.Data, frame: Frame, built: 
         if option.name.text == "augment":
             if frame.training:
                 _augment(context, data, option, frame, built)
-        else:
-            context.reporter.error(
-                "DL0103", f"data have no option `{option.name.text}`", option.name.span, hint="the option is `augment = [...]`"
-            )
+        elif (read := read_option(context, option, frame)) is not None:
+            built.data_options[read[0]] = read[1]
     return sizes
 
 
@@ -239,6 +239,7 @@ def recipe_data(context: Context, unit: Unit, train: syntax.Train, built: Built,
         validate=settings.validate,
         metrics=built.metrics,
         augment=built.augment,
+        data_options=tuple(built.data_options.items()),
         settings=defaults,
         save=read_saves(context, train),
         budget=settings.budget,

@@ -15,6 +15,11 @@ from dslc.ir.types import DType
 
 LARGEST_SEED = 2**63 - 1
 
+DATA_OPTIONS = ("test", "normalize", "fit", "columns", "count", "seed")
+"""What may stand behind the `with` of a `data` statement beside `augment`; `dslc.data.settings` says what each means."""
+
+DataOption = bool | int | float | str | tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class RecipeField:
@@ -54,6 +59,7 @@ class Recipe:
     validate: int = 1
     metrics: tuple[str, ...] = ()
     augment: tuple[str, ...] = ()
+    data_options: tuple[tuple[str, DataOption], ...] = ()
     settings: tuple[tuple[str, float | int], ...] = ()
     save: SavePlan | None = None
     budget: int | None = None

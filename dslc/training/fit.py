@@ -25,8 +25,8 @@ def open_recipe_data(recipe: Recipe, *, folders: Sequence[Path] = (), given: obj
     """The data of a recipe: what the caller `given`s (see `dslc.data.arrays`), else the source that the recipe names."""
     fields = [Field(f.name, f.dtype.value, f.shape) for f in recipe.fields]
     if given is not None:
-        return from_python(given, fields)
-    return open_data(recipe.source, fields, folders=folders, base=recipe.base, span=recipe.span)
+        return from_python(given, fields, options=dict(recipe.data_options))
+    return open_data(recipe.source, fields, options=dict(recipe.data_options), folders=folders, base=recipe.base, span=recipe.span)
 
 
 def checkpoint_path(recipe: Recipe, folder: Path) -> Path | None:
