@@ -47,13 +47,17 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be compiled: a model of the source, or a recipe (`training`); without a name, its only one."""
+    """What is to be compiled: a model of the source, or a recipe (`training`); without a name, its only one.
+
+    `collect` names tensors of a recipe that its evaluation gives besides the metrics.
+    """
 
     source: Source
     name: str | None
     training: bool
     dims: tuple[tuple[str, int], ...]
     options: Options
+    collect: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,7 @@ def elaborate(request: Request) -> Elaborated:
         recipe=name if request.training else None,
         dims=dict(request.dims),
         precision=request.options.precision,
+        collect=request.collect,
     )
 
 
@@ -296,6 +301,7 @@ def _first_key(request: Request) -> str:
         "name": request.name,
         "training": request.training,
         "dims": request.dims,
+        "collect": request.collect,
         "options": [o.target, o.width, o.precision, o.verify, o.tune],
         "code": _code_stamp(),
         "operators": _own_operators(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
-from dslc.ir.recipe import Recipe, RecipeField, SavePlan
+from dslc.ir.recipe import LoadPlan, Recipe, RecipeField, SavePlan
 from dslc.ir.types import DType
 
 
@@ -69,5 +69,14 @@ def recipe_from_json(data: Mapping[str, Any]) -> Recipe:
     known["save"] = SavePlan(**data["save"]) if data["save"] else None
     known["span"] = Span(**data["span"]) if data["span"] else None
     known["base"] = Path(data["base"])
-    known["metrics"], known["augment"] = tuple(data["metrics"]), tuple(data["augment"])
+    known["metrics"], known["augment"], known["totals"] = tuple(data["metrics"]), tuple(data["augment"]), tuple(data["totals"])
+    known["loads"] = tuple(_load_from_json(load) for load in data["loads"])
     return Recipe(**known)
+
+
+def _load_from_json(data: Mapping[str, Any]) -> LoadPlan:
+    known = dict(data)
+    known["rename"] = tuple((str(pattern), name) for pattern, name in data["rename"])
+    known["fresh"] = tuple(data["fresh"])
+    known["span"] = Span(**data["span"]) if data["span"] else None
+    return LoadPlan(**known)

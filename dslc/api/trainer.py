@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
 from dslc.api import weights as files
 from dslc.api.compilation import Progress, Ready, obtain, options_of, request_of, versions
+from dslc.api.loading import load_files
 from dslc.api.program import SAVED, initialise
 from dslc.api.sources import Source
 from dslc.data import DataSet, Field
 from dslc.diagnostics import Diagnostic, DiagnosticError
-from dslc.ir.plan import ExecutablePlan, MemoryReport, PortPlan, memory_report
+from dslc.ir.plan import PASSING, ExecutablePlan, MemoryReport, PortPlan, memory_report
 from dslc.ir.recipe import Recipe
 from dslc.runtime.convert import Array
 from dslc.runtime.executable import Executable
-from dslc.training import EpochReport, Fit, Observer, RunInfo, open_recipe_data
+from dslc.runtime.executable import Program as RuntimeProgram
+from dslc.training import EpochReport, Fit, Observer, RunInfo, checkpoint_path, open_recipe_data
+from dslc.training.evaluation import PythonMetric, python_metrics
 
 if TYPE_CHECKING:
     from dslc.api.stages import Stages
 
-TRAIN, EVALUATE = "train", "evaluate"
+TRAIN, UPDATE, EVALUATE = "train", "update", "evaluate"
+AVERAGE = "ema/"  # before the path of a parameter: its moving average
+T = TypeVar("T")
 _COUNTER = "counter"  # a program's name for the number of the step
 
 
@@ -34,6 +39,8 @@ class Trainer:
     each of "train" and "test". `epochs`, `steps`, `batch`, `seed` and `settings` (learning rates by name) take the place of the recipe's;
     none of them recompiles anything. The file that the recipe saves goes to `folder`, the current one if None; with `resume` training
     goes on from there. `observers` watch (see `dslc.training`), or are made for the recipe by a function; nothing is printed.
+    `metrics` are functions by name: each is called after an evaluation with arrays over the whole test split, and gives a number. Its
+    parameters are names in the recipe, of data or of tensors with a row for each example: `metrics={"mAP": lambda boxes, label: ...}`.
     `verify` checks every pass and every kernel against the interpreter first.
 
     Errors: DiagnosticError with everything that is wrong with the source, DL07xx for data and settings.
@@ -61,11 +68,14 @@ class Trainer:
         cache: Path | str | bool = True,
         observers: Sequence[Observer] | Callable[[Recipe], Sequence[Observer]] = (),
         log_every: int = 100,
+        metrics: Mapping[str, Callable[..., Any]] | None = None,
         verify: bool = False,
         progress: Progress | None = None,
     ):
         options = replace(options_of(None, precision, threads, width, cache), verify=verify)
-        request = request_of(source, recipe, True, dims, options)
+        hooks = python_metrics(metrics or {})
+        collect = tuple(sorted({name for hook in hooks for name in hook.arguments}))
+        request = replace(request_of(source, recipe, True, dims, options), collect=collect)
         self._ready = obtain(request, cache is not False, progress)
         written = self._ready.signature.recipe
         assert written is not None, "a module with a recipe"
@@ -76,8 +86,12 @@ class Trainer:
         within_budget(self.recipe, self._ready.plan, self.data.train.count)
         self._executable = self._ready.executable(options.threads)
         initialise(self._executable, self.recipe.seed)
+        place = checkpoint_path(self.recipe, Path(folder) if folder is not None else Path.cwd())
+        if self.recipe.loads and not (resume and place is not None and place.exists()):
+            _with_source(request.source, lambda: load_files(self._executable, self._ready.artifact.graph, self.recipe, folders))
+            begin_averages(self._executable)
         self._own: dict[str, float | int] = {}  # settings of `train_on`
-        self._program = CompiledRecipe(self._executable, self.recipe)
+        self._program = CompiledRecipe(self._executable, self.recipe, collect)
         info = RunInfo(self._ready.artifact.source, self._executable.threads, tuple(sorted(versions().items())))
         self._fit = Fit(
             self.recipe,
@@ -88,6 +102,7 @@ class Trainer:
             info=info,
             observers=observers(self.recipe) if callable(observers) else observers,
             log_every=log_every,
+            metrics=_unlike(hooks, self.recipe),
         )
 
     def __iter__(self) -> Iterator[EpochReport]:
@@ -103,6 +118,8 @@ class Trainer:
         if not self._own:
             self._own = {**dict(self.recipe.settings), "seed": self.recipe.seed, "step": 0, "total": self._fit.total}
         metrics = self._program.step(batch, self._own)
+        if self.recipe.accumulate > 1:
+            self._program.update(self._own)
         self._own["step"] += 1
         return metrics
 
@@ -146,9 +163,15 @@ class Trainer:
         """Copies of the parameters and states by path: `program.load_weights(trainer.weights)`."""
         return {name: self._executable.get(name) for role in SAVED for name in self._executable.names(role)}
 
-    def save_weights(self, path: Path | str) -> None:
-        """Write the weights and the data's description as a safetensors file."""
-        files.write_weights(path, self.weights, self.data.description.to_json())
+    @property
+    def averaged_weights(self) -> dict[str, Array]:
+        """The same with the moving averages of the parameters, where the recipe says `ema`: what `weights = "ema"` exports."""
+        averages = {name.removeprefix(AVERAGE): name for name in self._executable.names("ema")}
+        return {name: self._executable.get(averages.get(name, name)) for name in self.weights}
+
+    def save_weights(self, path: Path | str, *, ema: bool = False) -> None:
+        """Write the weights, or the averaged ones, and the data's description as a safetensors file."""
+        files.write_weights(path, self.averaged_weights if ema else self.weights, self.data.description.to_json())
 
     def memory(self) -> MemoryReport:
         """Exact bytes that a training step takes at the recipe's batch."""
@@ -182,38 +205,76 @@ class Trainer:
 
 
 def _data(recipe: Recipe, folders: Sequence[Path], given: object, source: Source) -> DataSet:
+    return _with_source(source, lambda: open_recipe_data(recipe, folders=folders, given=given))
+
+
+def _with_source(source: Source, action: Callable[[], T]) -> T:
+    """What the action gives; the places of its errors are shown in the source."""
     try:
-        return open_recipe_data(recipe, folders=folders, given=given)
+        return action()
     except DiagnosticError as error:
         raise DiagnosticError(*error.diagnostics, sources={**error.sources, source.file: source.text}) from error
+
+
+def _unlike(hooks: Sequence[PythonMetric], recipe: Recipe) -> Sequence[PythonMetric]:
+    """The hooks, if none has the name of a metric of the recipe (DL0731)."""
+    for hook in hooks:
+        if hook.name in recipe.metrics:
+            what = f"the recipe '{recipe.name}' has a metric '{hook.name}' of its own"
+            raise DiagnosticError(Diagnostic("DL0731", what, recipe.span, hint="give the one in Python another name"))
+    return hooks
+
+
+def begin_averages(executable: Executable) -> None:
+    """Moving averages begin as the parameters do."""
+    for name in executable.names("ema"):
+        executable.view(name)[...] = executable.view(name.removeprefix(AVERAGE))
+    executable.touch()
 
 
 class CompiledRecipe:
     """The two programs of a recipe as the training loop wants them (`dslc.training.TrainingProgram`)."""
 
-    def __init__(self, executable: Executable, recipe: Recipe):
+    def __init__(self, executable: Executable, recipe: Recipe, collect: Sequence[str] = ()):
+        """`collect`: names that metrics in Python want; the data among them are put into batches too."""
         self._executable = executable
         self.train, self._evaluate = executable.program(TRAIN), executable.program(EVALUATE)
+        self._update = executable.program(UPDATE) if recipe.accumulate > 1 else None
         fields = {f.name: Field(f.name, f.dtype.value, f.shape) for f in recipe.fields}
-        ports = {p.name: p for plan in (self.train.plan, self._evaluate.plan) for p in plan.inputs}
-        self.inputs: Sequence[Field] = tuple(f for name, f in fields.items() if name in ports)
+        read = {p.name for plan in (self.train.plan, self._evaluate.plan) for p in plan.inputs} | set(collect)
+        self.inputs: Sequence[Field] = tuple(f for name, f in fields.items() if name in read)
         bounds = [p.plan.batch_bound for p in (self.train, self._evaluate) if p.plan.batch_bound is not None]
         self.max_batch: int | None = min(bounds, default=None)
         self._train_inputs = _names(self.train.plan.inputs, self.inputs)
         self._evaluate_inputs = _names(self._evaluate.plan.inputs, self.inputs)
-        self._settings = tuple((p.name, "step" if p.name == _COUNTER else p.name) for p in self.train.plan.settings)
-        self._keys = {p.name: _saved_name(p.name, p.role) for p in executable.plan.persistent if p.role != "packed"}
+        self._settings = _settings(self.train)
+        self._update_settings = _settings(self._update) if self._update is not None else ()
+        self._keys = {p.name: _saved_name(p.name, p.role) for p in executable.plan.persistent if p.role not in PASSING}
+        self._passing = tuple(p.name for p in executable.plan.persistent if p.role in ("gradient", "metric"))
 
     def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
-        """One update; the results are fresh 0-d arrays. Settings that are left out have the recipe's values."""
+        """One update, or, where the recipe accumulates, the gradients of one batch; the results are fresh 0-d arrays.
+
+        Settings that are left out have the recipe's values.
+        """
         names = self._train_inputs
         chosen = {mine: settings[theirs] for mine, theirs in self._settings if theirs in settings}
         return self.train(batch if names is None else {n: batch[n] for n in names}, chosen)
 
-    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
-        """The metrics with `training` false."""
+    def update(self, settings: Mapping[str, float | int]) -> None:
+        """The update by the gradients that steps have added up."""
+        assert self._update is not None, "a recipe that accumulates"
+        self._update({}, {mine: settings[theirs] for mine, theirs in self._update_settings if theirs in settings})
+
+    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, Any]:
+        """The metrics with `training` false; those with a state are of all batches since `reset`."""
         names = self._evaluate_inputs
         return self._evaluate(batch if names is None else {n: batch[n] for n in names})
+
+    def reset(self) -> None:
+        """Forget what metrics have counted, and gradients that no update took."""
+        for name in self._passing:
+            self._executable.view(name)[...] = 0
 
     def state(self) -> Mapping[str, Array]:
         """Views of every buffer that training changes, under their names in a checkpoint."""
@@ -223,6 +284,7 @@ class CompiledRecipe:
         """Fill them."""
         for name, key in self._keys.items():
             self._executable.view(name)[...] = state[key]
+        self.reset()
         self._executable.touch()
 
 
@@ -234,7 +296,12 @@ def _names(ports: Sequence[PortPlan], fields: Sequence[Field]) -> tuple[str, ...
 
 def _saved_name(name: str, role: str) -> str:
     """Weights go by their path; all else has a slash in its name, so that who loads weights can tell."""
-    return name if role in SAVED else f"{role}/{name}"
+    return name if role in SAVED or name.startswith(f"{role}/") else f"{role}/{name}"
+
+
+def _settings(program: RuntimeProgram) -> tuple[tuple[str, str], ...]:
+    """A program's settings and their names in the training loop."""
+    return tuple((p.name, "step" if p.name == _COUNTER else p.name) for p in program.plan.settings)
 
 
 def within_budget(recipe: Recipe, plan: ExecutablePlan, examples: int) -> None:

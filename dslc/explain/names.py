@@ -109,7 +109,7 @@ EXPLANATIONS = (
         "DL0114",
         "This is in the language, but not in this version",
         """
-        `scan`, `phase`, `load` in a recipe, averaged weights (`ema`), `accumulate`, the types f16, bf16 and i8, and a precision of its own
+        `scan`, `phase`, a second `save`, the types f16, bf16 and i8, and a precision of its own
         for an operator family are parts of the language that this version of dslc does not compile yet.
         """,
         "model M(x: bf16[N, 4]) -> bf16[N, 4] { return x }",

@@ -321,6 +321,69 @@ EXPLANATIONS = (
         """,
     ),
     Explanation(
+        "DL0516",
+        "An option of `load` is of another kind",
+        """
+        `rename` is a list of pairs, a pattern of names in the file and the name that they take, or `none` to drop them; `fresh` is a list of
+        patterns of parameters that keep their initial values; `layout` is "torch" for a state dict of PyTorch.
+        """,
+        """
+        model M(x: f32[N, 4]) -> f32[N, 3] { return Dense[3](x) as head }
+        train t {
+          load M from "m.safetensors" with fresh = "head.*"
+          data x: f32[N, 4], y: i64[N] from "digits"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1]
+          epochs 3
+        }
+        """,
+        """
+        model M(x: f32[N, 4]) -> f32[N, 3] { return Dense[3](x) as head }
+        train t {
+          load M from "m.safetensors" with fresh = ["head.*"]
+          data x: f32[N, 4], y: i64[N] from "digits"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1]
+          epochs 3
+        }
+        """,
+    ),
+    Explanation(
+        "DL0517",
+        "There are no averaged weights",
+        """
+        `ema[Model]` calls a model with the moving averages of its parameters. They are kept by a recipe that says so behind its first
+        optimizer: `minimize ... over Model with AdamW[1e-3], ema = 0.999`.
+        """,
+        """
+        model M(x: f32[N, 4]) -> f32[N, 3] { return Dense[3](x) as head }
+        train t {
+          data x: f32[N, 4], y: i64[N] from "digits"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1]
+          metric right = mean(argmax[axis = 1](ema[M](x)) == y)
+          epochs 3
+        }
+        """,
+        """
+        model M(x: f32[N, 4]) -> f32[N, 3] { return Dense[3](x) as head }
+        train t {
+          data x: f32[N, 4], y: i64[N] from "digits"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1], ema = 0.999
+          metric right = mean(argmax[axis = 1](ema[M](x)) == y)
+          epochs 3
+        }
+        """,
+    ),
+    Explanation(
+        "DL0518",
+        "A metric in Python asks for a tensor that the recipe does not have",
+        """
+        The parameters of a function in `dslc.Trainer(metrics=...)` are names in the recipe: columns of the data, or names that it binds to
+        tensors with a row for each example.
+        """,
+        'dslc.Trainer("net.dl", metrics={"top": lambda scores, y: ...})   # the recipe calls them logits',
+        'dslc.Trainer("net.dl", metrics={"top": lambda logits, y: ...})',
+        "python",
+    ),
+    Explanation(
         "DL0520",
         "A pattern matches nothing",
         "Patterns are compared with whole paths of parameters; `*` is the only wildcard. (A warning.)",

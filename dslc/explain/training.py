@@ -1,4 +1,4 @@
-"""DL0720 to DL0730: settings of a run, checkpoints, and what goes wrong while training."""
+"""DL0720 to DL0731: settings of a run, checkpoints, and what goes wrong while training."""
 
 from __future__ import annotations
 
@@ -121,5 +121,17 @@ EXPLANATIONS = (
         "batch 4096  budget 64MiB",
         "batch 64  budget 64MiB",
         "text",
+    ),
+    Explanation(
+        "DL0731",
+        "A metric in Python cannot be used",
+        """
+        A metric in Python is a function that is called after each evaluation with arrays over the whole test split. Its parameters name
+        what it wants, data or tensors of the recipe with a row for each example, and it gives one number. Its name is not one that the
+        recipe has already.
+        """,
+        'dslc.Trainer("net.dl", metrics={"mAP": lambda *everything: ...})',
+        'dslc.Trainer("net.dl", metrics={"mAP": lambda boxes, label: ...})',
+        "python",
     ),
 )

@@ -62,10 +62,8 @@ def configure(context: Context, target: Value, node: syntax.Brackets, frame: Fra
             return replace(target, static=block_arguments(context, target, given, node.span))
         case Builtin(name="grad"):
             return grad_targets(context, node, frame)
-        case Builtin(name="eval"):
-            return _eval(context, node, frame)
-        case Builtin(name="ema"):
-            raise context.reporter.error("DL0114", "averaged weights, `ema[Model]`, are not in this version", node.span)
+        case Builtin(name="eval" | "ema" as name):
+            return _special_model(context, name, node, frame)
         case Builtin():
             raise context.reporter.error(
                 "DL0307", f"`{target.name}` takes its argument in parentheses", node.span, hint=f"write {target.name}(...)"
@@ -196,6 +194,8 @@ def _check_brackets(context: Context, function: BlockFunction, call_: Call) -> N
 def call_model(context: Context, function: ModelFunction, call_: Call, frame: Frame) -> Value:
     training = frame.training if function.training is None else function.training
     path = model_path(function)
+    if function.averaged:
+        frame = replace(frame, averaged=True)
     return call_block(context, model_block(context, function), call_, path, training, frame, model=True)
 
 
@@ -248,6 +248,7 @@ def call_block(
         raise _wrong_count(context, function.name, names, call_)
     no_parameters = caller.no_parameters if not model else None
     frame = Frame(function.unit, function.name, path, training, dict(function.static or {}), no_parameters=no_parameters)
+    frame.averaged, frame.metric = caller.averaged, caller.metric and not model
     spend(context, CALL_STEPS, call_.span)
     enter(context, (function.unit.file, function.name), call_.span)
     try:
@@ -330,11 +331,19 @@ def run_body(context: Context, item: syntax.Block | syntax.Optimizer, frame: Fra
 # --- eval, schedules, sizes -----------------------------------------------------------------------------------------
 
 
-def _eval(context: Context, node: syntax.Brackets, frame: Frame) -> Value:
+def _special_model(context: Context, name: str, node: syntax.Brackets, frame: Frame) -> Value:
+    """`eval[Model]`, and `ema[Model]`, which is the same with the averaged parameters."""
     given = evaluate_given(context, node.subscripts, frame)
     if len(given) != 1 or not isinstance(given[0].value, ModelFunction):
-        raise context.reporter.error("DL0405", "`eval` takes one model in its brackets", node.span, hint="write eval[Model](x)")
-    return replace(given[0].value, training=False)
+        raise context.reporter.error("DL0405", f"`{name}` takes one model in its brackets", node.span, hint=f"write {name}[Model](x)")
+    if name == "ema" and not context.program.averaging:
+        raise context.reporter.error(
+            "DL0517",
+            "there are no averaged weights here",
+            node.span,
+            hint="`ema[Model]` stands in a recipe that says `minimize ... over Model with AdamW[1e-3], ema = 0.999`",
+        )
+    return replace(given[0].value, training=False, averaged=name == "ema")
 
 
 def _call_rate(context: Context, rate: LearningRate, call_: Call, frame: Frame) -> Value:

@@ -176,8 +176,8 @@ def _check_export(context: Context, unit: Unit, item: syntax.Export) -> None:
             context.reporter.error("DL0305", f"`{name}` is a string", value.span, hint=f'write {name} = "..."')
         elif name == "target" and isinstance(value, syntax.Str) and value.value not in ("cpu", "cuda"):
             context.reporter.error("DL0305", f'"{value.value[:40]}" is no target', value.span, hint='write target = "cpu"')
-        elif name == "weights" and isinstance(value, syntax.Str) and value.value == "ema":
-            context.reporter.error("DL0114", "averaged weights are not in this version", value.span)
+        elif name == "weights" and isinstance(value, syntax.Str) and value.value != "ema":
+            context.reporter.error("DL0305", f'"{value.value[:40]}" is no kind of weights', value.span, hint='write weights = "ema"')
 
 
 def _mentions(model: ModelFunction, name: str) -> bool:

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 from dslc.diagnostics import Note
 from dslc.frontend import syntax
-from dslc.frontend.report import did_you_mean, listed
-from dslc.frontend.scope import Context
-from dslc.ir.recipe import LARGEST_SEED, SavePlan
+from dslc.frontend.calls import model_path
+from dslc.frontend.files import Unit
+from dslc.frontend.programs import find_model
+from dslc.frontend.report import Refused, did_you_mean, listed
+from dslc.frontend.scope import Context, Frame
+from dslc.frontend.values import ListValue, Poison, Results, Value
+from dslc.ir.recipe import LARGEST_SEED, LoadPlan, SavePlan
 
 RANGES = {"epochs": (1, 10**9), "steps": (1, 10**15), "batch": (1, 2**31 - 1), "seed": (0, LARGEST_SEED), "validate": (0, 10**9)}
 SETTINGS = (*RANGES, "budget")
+LOAD_OPTIONS = ("rename", "fresh", "layout")
 SAVE_OPTIONS = ("every", "every_steps", "every_seconds")
 
 
@@ -108,10 +113,75 @@ def reject_clause(context: Context, clause: syntax.Clause) -> None:
     """Clauses of the language that this version does not have."""
     if isinstance(clause, syntax.Phase):
         context.reporter.error("DL0114", "`phase` is not in this version", clause.name.span, hint="a recipe has one `minimize`")
-    elif isinstance(clause, syntax.Load):
-        context.reporter.error(
-            "DL0114",
-            "`load` in a recipe is not in this version",
-            clause.span,
-            hint="give the weights with --weights, or load_weights in Python",
-        )
+
+
+# --- load ----------------------------------------------------------------------------------------------------------------
+
+
+def read_loads(context: Context, unit: Unit, train: syntax.Train, frame: Frame) -> tuple[LoadPlan, ...]:
+    """The `load` clauses, after the recipe's calls: a model that the recipe does not use has nothing to load."""
+    plans: list[LoadPlan] = []
+    for clause in train.clauses:
+        if not isinstance(clause, syntax.Load):
+            continue
+        try:
+            plan = _load(context, unit, clause, frame)
+        except Refused:
+            continue
+        earlier = next((p for p in plans if p.model == plan.model), None)
+        if earlier is not None:
+            notes = [Note("first here", earlier.span)]
+            context.reporter.error("DL0102", f"`{plan.model}` is loaded twice", clause.span, notes=notes)
+            continue
+        plans.append(plan)
+    return tuple(plans)
+
+
+def _load(context: Context, unit: Unit, clause: syntax.Load, frame: Frame) -> LoadPlan:
+    root = model_path(find_model(context, unit, [p.text for p in clause.model.parts], clause.model.span))
+    if not context.reporter.failed and not any(p.startswith(f"{root}.") for p in context.program.buffers):
+        used = sorted({p.split(".")[0] for p, b in context.program.buffers.items() if b.role in ("parameter", "state")})
+        hint = f"the recipe uses {listed(used)}" if used else "call the model in the recipe"
+        raise context.reporter.error("DL0514", f"the recipe uses no parameters of `{root}`", clause.model.span, hint=hint)
+    found: dict[str, Value] = {}
+    for option in clause.options:
+        name = option.name.text
+        if name not in LOAD_OPTIONS:
+            hint = did_you_mean(name, LOAD_OPTIONS) or f"the options are {listed(LOAD_OPTIONS)}"
+            context.reporter.error("DL0103", f"`load` has no option `{name}`", option.name.span, hint=hint)
+            continue
+        value = context.evaluate(option.value, frame)
+        if not isinstance(value, Poison):
+            found[name] = value
+            wrong = _wrong_load_option(name, value)
+            if wrong is not None:
+                context.reporter.error("DL0516", f"`{name}` is {wrong[0]}", option.value.span, hint=f"write {name} = {wrong[1]}")
+    rename, fresh, layout = found.get("rename"), found.get("fresh"), found.get("layout")
+    if context.reporter.failed:
+        raise Refused
+    rules = [p.items for p in rename.items if isinstance(p, Results | ListValue)] if isinstance(rename, ListValue) else []
+    return LoadPlan(
+        root,
+        clause.source.value,
+        tuple((str(pattern), None if name is None else str(name)) for pattern, name in rules),
+        tuple(str(p) for p in fresh.items) if isinstance(fresh, ListValue) else (),
+        layout if isinstance(layout, str) else None,
+        clause.source.span,
+    )
+
+
+def _wrong_load_option(name: str, value: Value) -> tuple[str, str] | None:
+    """What an option of `load` must be, and an example, where it is something else."""
+    items = value.items if isinstance(value, ListValue) else ()
+    match name:
+        case "rename":
+            pairs = isinstance(value, ListValue) and all(
+                isinstance(p, Results | ListValue) and len(p.items) == 2 and isinstance(p.items[0], str) and isinstance(p.items[1], str | None)
+                for p in items
+            )
+            return None if pairs else ("a list of pairs: a pattern, and a name or none", '[("fc.*", none)]')
+        case "fresh":
+            patterns = isinstance(value, ListValue) and all(isinstance(p, str) for p in items)
+            return None if patterns else ("a list of patterns", '["head.*"]')
+        case _:
+            return None if value == "torch" or value is None else ('"torch", or none for files of dslc', '"torch"')

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +69,11 @@ def elaborate(
     recipe: str | None = None,
     dims: Mapping[str, int] | None = None,
     precision: str | None = None,
+    collect: Sequence[str] = (),
 ) -> Elaborated:
     """The programs of one model or one recipe of a file; without names, of its only model.
 
-    `dims` binds sizes by name; `precision="f64"` reads f32 and float alike as f64. Raises DiagnosticError.
+    `collect` names tensors of the recipe that its evaluation gives besides the metrics. `dims` binds sizes by name; `precision="f64"` reads f32 and float alike as f64. Raises DiagnosticError.
     """
     loaded = load(text, file, folder)
     if loaded.reporter.failed:
@@ -81,7 +82,7 @@ def elaborate(
     _check_dims(loaded, request)
     try:
         if recipe is not None:
-            return _recipe(loaded, recipe, request)
+            return _recipe(loaded, recipe, request, collect)
         return _model(loaded, model, request)
     except (Refused, Abandoned):
         raise loaded.refuse() from None
@@ -131,7 +132,7 @@ def _model(loaded: Loaded, name: str | None, request: Request) -> Elaborated:
     return Elaborated(_module(loaded, name, [(program, context)]), None, tuple(loaded.reporter.diagnostics))
 
 
-def _recipe(loaded: Loaded, name: str, request: Request) -> Elaborated:
+def _recipe(loaded: Loaded, name: str, request: Request, collect: Sequence[str]) -> Elaborated:
     train = loaded.unit.recipes.get(name)
     if train is None:
         hint = did_you_mean(name, loaded.recipes) or (
@@ -142,10 +143,12 @@ def _recipe(loaded: Loaded, name: str, request: Request) -> Elaborated:
     recipe: Recipe | None = None
     for program_name, training in (("train", True), ("evaluate", False)):
         context = new_context(loaded.files, loaded.reporter, loaded.unit, program_name, request)
-        result = build_recipe(context, loaded.unit, train, training)
+        result = build_recipe(context, loaded.unit, train, training, collect)
         if result.program is None or loaded.reporter.failed:
             raise loaded.refuse()
         built.append((result.program, context))
+        if result.update is not None:
+            built.append(result.update)
         _check_used(loaded, request, context)
         if training:
             recipe = recipe_data(context, loaded.unit, train, result, result.program)

@@ -1,93 +1,114 @@
-"""`minimize`: which parameters move, their gradients, clipping, and the optimizer's update of each."""
+"""The optimizer's update of each parameter: learning rates, clipping, accumulated gradients, averaged parameters.
+
+With `accumulate = K` there are two programs: `train` adds the gradients of one batch, weighted by its examples, to buffers, and
+`update` moves the parameters by their mean and empties the buffers. Without it `train` does all at once.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from dslc.diagnostics import Note, Span
 from dslc.frontend import signatures, syntax
 from dslc.frontend.arguments import block_arguments, evaluate_given
-from dslc.frontend.calls import model_path
-from dslc.frontend.files import Unit
-from dslc.frontend.program import reaches
-from dslc.frontend.programs import find_model
-from dslc.frontend.report import Refused, did_you_mean, listed, plural
-from dslc.frontend.scope import Context, Frame
+from dslc.frontend.groups import Options
+from dslc.frontend.parameters import AVERAGE
+from dslc.frontend.report import Refused, listed, plural
+from dslc.frontend.scope import Context, Frame, holds_tensor
 from dslc.frontend.tensors import cast, emit
 from dslc.frontend.values import BlockFunction, LearningRate, Origin, Poison, Results, Tensor, Value, describe, is_number
-from dslc.ir.dims import DimExpr
-from dslc.ir.module import PortKind, Role
+from dslc.ir.dims import Dim, DimExpr
+from dslc.ir.module import Buffer, Initial, PortKind, Role
 from dslc.ir.types import DType, TensorType
 
-OPTIONS = ("clip", "accumulate", "ema")
 RATE = "lr"
+GRADIENT = "gradient/"  # before the path of a parameter: the sum of its gradients in this step
+ZERO = Initial("constant", (("value", 0),))
 
 
-@dataclass(slots=True)
-class Group:
-    """Parameters that one optimizer moves."""
-
-    node: syntax.Group
-    optimizer: BlockFunction
-    index: int
-
-
-def update_parameters(
-    context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, loss: Tensor, step: Tensor, frame: Frame
-) -> None:
-    """Adds gradients and updates to the program; the new values become outputs."""
-    total = context.program.input(PortKind.SETTING, "total", TensorType(DType.I64), default=1)
-    groups: list[Group] = []
-    clip: Tensor | None = None
-    for index, node in enumerate(clause.groups):
-        try:
-            clip = _options(context, node, index, frame) or clip
-            groups.append(Group(node, _optimizer(context, node, index, total, frame), index))
-        except Refused:
-            continue
-    chosen = _assign_groups(context, unit, train, clause, groups, loss)
-    if context.reporter.failed or not chosen:
-        return
-    paths = list(chosen)
+def gradients_of(context: Context, clause: syntax.Minimize, paths: Sequence[str], loss: Tensor) -> list[Tensor]:
+    """The gradient of the loss by each parameter that moves; for others nothing is computed."""
     values = [context.program.loaded[p] for p in paths]
     result = emit(context, "grad", (loss, *values), {}, clause.span, "the gradient")
-    gradients = [g for g in (result.items if isinstance(result, Results) else (result,)) if isinstance(g, Tensor)]
-    if clip is not None:
+    return [g for g in (result.items if isinstance(result, Results) else (result,)) if isinstance(g, Tensor)]
+
+
+def move_parameters(
+    context: Context, clause: syntax.Minimize, chosen: Mapping[str, int], gradients: Sequence[Tensor], options: Options, step: Tensor, frame: Frame
+) -> None:
+    """Adds clipping, updates and averages to the program; the new values become outputs."""
+    total = context.program.input(PortKind.SETTING, "total", TensorType(DType.I64), default=1)
+    optimizers: dict[int, BlockFunction] = {}
+    for index, node in enumerate(clause.groups):
+        try:
+            optimizers[index] = optimizer_of(context, node, index, total, frame)
+        except Refused:
+            continue
+    if context.reporter.failed:
+        return
+    if options.clip is not None:
+        clip = context.program.input(PortKind.SETTING, "clip", TensorType(context.floating), default=options.clip)
         gradients = _clipped(context, gradients, clip, clause.span)
     context.program.shared = {}  # what depends on the step alone is computed once, not for each parameter
-    for path, value, gradient in zip(paths, values, gradients, strict=True):
-        _update(context, chosen[path], path, value, gradient, step, frame)
+    moved: dict[str, Tensor] = {}
+    for (path, index), gradient in zip(chosen.items(), gradients, strict=True):
+        value = context.program.loaded[path]
+        new = _update(context, clause.groups[index], optimizers[index], path, value, gradient, step)
+        if new is not None:
+            moved[path] = new
+    if options.ema is not None:
+        _average(context, clause, moved, options.ema)
 
 
-def _options(context: Context, node: syntax.Group, index: int, frame: Frame) -> Tensor | None:
-    """`clip = 1.0`; the other options of the language are refused."""
-    found: Tensor | None = None
-    for option in node.options:
-        name = option.name.text
-        if name not in OPTIONS:
-            hint = did_you_mean(name, OPTIONS) or "the option is `clip`, the largest norm of all gradients"
-            context.reporter.error("DL0103", f"`minimize` has no option `{name}`", option.name.span, hint=hint)
-        elif name != "clip":
-            context.reporter.error("DL0114", f"`{name}` is not in this version", option.name.span)
-        elif index > 0:
-            context.reporter.error("DL0510", "`clip` holds for all groups: it stands in the first", option.name.span)
-        else:
-            value = context.evaluate(option.value, frame)
-            if isinstance(value, Poison):
-                continue
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-                context.reporter.error("DL0508", f"`clip` is a positive number, not {describe(value)}", option.value.span)
-                continue
-            found = context.program.input(PortKind.SETTING, "clip", TensorType(context.floating), default=float(value))
-    return found
+def add_up(context: Context, clause: syntax.Minimize, paths: Sequence[str], gradients: Sequence[Tensor], batch: Dim, examples: str) -> None:
+    """Adds this batch's gradients, times its examples, to their buffers, and its examples to the count `examples`."""
+    builder = context.program.builder
+    builder.span = clause.span
+    count = builder.extent(size=batch, dtype=DType.I64)
+    before = context.program.buffer(examples, TensorType(DType.I64), Role.GRADIENT, ZERO, clause.span)
+    context.program.output(PortKind.BUFFER, examples, Tensor(builder.add(before.value, count)))
+    weights: dict[DType, Tensor] = {}
+    for path, gradient in zip(paths, gradients, strict=True):
+        dtype = gradient.type.dtype
+        if dtype not in weights:
+            weights[dtype] = Tensor(builder.extent(size=batch, dtype=dtype))
+        old = context.program.buffer(f"{GRADIENT}{path}", gradient.type, Role.GRADIENT, _zero(dtype), clause.span)
+        new = builder.add(old.value, builder.mul(gradient.value, weights[dtype].value))
+        context.program.output(PortKind.BUFFER, f"{GRADIENT}{path}", Tensor(new))
+
+
+def take_sums(context: Context, clause: syntax.Minimize, parameters: Mapping[str, Buffer], examples: str) -> list[Tensor]:
+    """In the program `update`: the parameters, and the mean gradient of the examples counted in `examples`; empties the buffers."""
+    builder = context.program.builder
+    builder.span = clause.span
+    scalar = TensorType(DType.I64)
+    count = context.program.buffer(examples, scalar, Role.GRADIENT, ZERO, clause.span)
+    context.program.output(PortKind.BUFFER, examples, Tensor(builder.scalar(0, DType.I64)))
+    means: list[Tensor] = []
+    for path, made in parameters.items():
+        context.program.buffer(path, made.type, made.role, made.initial, made.span)
+        dtype = made.type.dtype
+        total = context.program.buffer(f"{GRADIENT}{path}", made.type, Role.GRADIENT, _zero(dtype), clause.span)
+        examples_seen = cast(context, count, dtype, clause.span)
+        means.append(Tensor(builder.div(total.value, examples_seen.value)))
+        context.program.output(PortKind.BUFFER, f"{GRADIENT}{path}", Tensor(builder.like(0.0, made.type)))
+    return means
+
+
+def _zero(dtype: DType) -> Initial:
+    return Initial("constant", (("value", 0.0 if dtype.floating else 0),))
+
+
+def static_names(frame: Frame) -> Frame:
+    """The frame of a recipe without its tensors, for a program of its own."""
+    names = {text: value for text, value in frame.names.items() if not holds_tensor(value)}
+    return Frame(frame.unit, frame.what, frame.path, frame.training, names, no_parameters=frame.no_parameters)
 
 
 # --- optimizers and learning rates ---------------------------------------------------------------------------------------
 
 
-def _optimizer(context: Context, node: syntax.Group, index: int, total: Tensor, frame: Frame) -> BlockFunction:
+def optimizer_of(context: Context, node: syntax.Group, index: int, total: Tensor, frame: Frame) -> BlockFunction:
     """The configured optimizer of a group; its learning rate is a run-time setting."""
     expression = node.optimizer
     head, subscripts = (expression.target, expression.subscripts) if isinstance(expression, syntax.Brackets) else (expression, ())
@@ -159,97 +180,10 @@ def _setting(context: Context, name: str, default: float) -> Tensor:
     return context.program.input(PortKind.SETTING, name, TensorType(context.floating), Origin(f"the setting {name}", None), default)
 
 
-# --- groups --------------------------------------------------------------------------------------------------------------
-
-
-def matches(pattern: str, path: str) -> bool:
-    """Whether a pattern with `*` as its only wildcard fits a whole path."""
-    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), path) is not None
-
-
-def _assign_groups(
-    context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, groups: Sequence[Group], loss: Tensor
-) -> dict[str, Group]:
-    """The group of each parameter that moves: the last one that names it, unless it is frozen."""
-    parameters = [p for p, b in context.program.buffers.items() if b.role == Role.PARAMETER]
-    chosen: dict[str, Group] = {}
-    named_models: set[str] = set()
-    for group in groups:
-        for target in group.node.targets:
-            if isinstance(target, syntax.Str):
-                found = [p for p in parameters if matches(target.value, p)]
-                if not found:
-                    _no_match(context, target, parameters)
-            else:
-                try:
-                    root = model_path(find_model(context, unit, [p.text for p in target.parts], target.span))
-                except Refused:
-                    continue
-                named_models.add(root)
-                found = [p for p in parameters if p.startswith(f"{root}.")]
-                if not found:
-                    _model_without_parameters(context, target, root, parameters)
-            chosen |= dict.fromkeys(found, group)
-    for freeze in (c for c in train.clauses if isinstance(c, syntax.Freeze)):
-        for pattern in freeze.patterns:
-            frozen = [p for p in parameters if matches(pattern.value, p)]
-            if not frozen:
-                _no_match(context, pattern, parameters)
-            for path in frozen:
-                chosen.pop(path, None)
-    return _reached(context, clause, {p: chosen[p] for p in parameters if p in chosen}, loss, named_models, parameters)
-
-
-def _no_match(context: Context, pattern: syntax.Str, parameters: Sequence[str]) -> None:
-    hint = did_you_mean(pattern.value, parameters) or (
-        f"there are {listed(parameters, 4)}" if parameters else "the recipe uses no parameters"
-    )
-    context.reporter.warning("DL0520", f'the pattern "{pattern.value[:80]}" matches no parameter', pattern.span, hint=hint)
-
-
-def _model_without_parameters(context: Context, target: syntax.Path, root: str, parameters: Sequence[str]) -> None:
-    used = sorted({p.split(".")[0] for p in parameters})
-    hint = f"the recipe uses {listed(used)}" if used else "call the model in the recipe"
-    context.reporter.error("DL0514", f"the recipe uses no parameters of `{root}`", target.span, hint=hint)
-
-
-def _reached(
-    context: Context, clause: syntax.Minimize, chosen: dict[str, Group], loss: Tensor, models: set[str], parameters: Sequence[str]
-) -> dict[str, Group]:
-    """Drops parameters that the loss does not depend on, with a warning; warns of other models that it reaches."""
-    if context.reporter.failed:
-        return {}
-    reached = reaches(context.program.builder, loss.value)
-    still = {p: g for p, g in chosen.items() if context.program.loaded[p].value.id in reached}
-    lost = [p for p in chosen if p not in still]
-    if lost and still:
-        context.reporter.warning(
-            "DL0521",
-            f"the loss does not depend on {listed(lost, 4)}",
-            clause.loss.span,
-            notes=[Note("made here", context.program.buffers[lost[0]].span)],
-            hint='remove them, or say that they stay: freeze "..."',
-        )
-    if not still:
-        context.reporter.error("DL0515", "no parameter moves: the loss depends on none that `over` names", clause.span)
-    others = sorted(
-        {p.rsplit(".", 1)[0].split(".")[0] for p in parameters if context.program.loaded[p].value.id in reached}
-        - {m.split(".")[0] for m in models}
-    )
-    if others and models and still:
-        context.reporter.warning(
-            "DL0522",
-            f"the loss also depends on {listed(others)}, which this does not move",
-            clause.span,
-            hint="name it after `over`, or freeze it",
-        )
-    return still
-
-
 # --- updates -------------------------------------------------------------------------------------------------------------
 
 
-def _clipped(context: Context, gradients: list[Tensor], clip: Tensor, span: Span) -> list[Tensor]:
+def _clipped(context: Context, gradients: Sequence[Tensor], clip: Tensor, span: Span) -> list[Tensor]:
     """Gradients scaled so that the norm of all together is at most `clip`, as clip / (norm + 1e-6) where that is below 1."""
     builder = context.program.builder
     builder.span = span
@@ -264,17 +198,18 @@ def _clipped(context: Context, gradients: list[Tensor], clip: Tensor, span: Span
     return [Tensor(builder.mul(g.value, cast(context, Tensor(scale), g.type.dtype, span).value)) for g in gradients]
 
 
-def _update(context: Context, group: Group, path: str, value: Tensor, gradient: Tensor, step: Tensor, frame: Frame) -> None:
+def _update(
+    context: Context, node: syntax.Group, function: BlockFunction, path: str, value: Tensor, gradient: Tensor, step: Tensor
+) -> Tensor | None:
     """One parameter's new value, by the optimizer's body; its states stand at `<optimizer>.<parameter>.<state>`."""
-    function = group.optimizer
     signature = function.item.signature
-    span = group.node.span
+    span = node.span
     inner = Frame(function.unit, function.name, f"{function.name.lower()}.{path}", True, dict(function.static or {}), optimizer=True)
     inner.no_parameters = "an optimizer makes no parameters"
     try:
         arguments = signatures.match_inputs(context, signature, inner, (value, gradient, step), (span, span, span))
         if any(isinstance(a, Poison) for a in arguments):
-            return
+            return None
         for declared, argument in zip(signature.inputs, arguments, strict=True):
             inner.names[declared.name.text] = argument
         with context.reporter.call(function.name, span):
@@ -285,13 +220,30 @@ def _update(context: Context, group: Group, path: str, value: Tensor, gradient: 
                 )
             results = signatures.match_results(context, signature, inner, [returned[0][0]], [returned[0][1]])
     except Refused:
-        return
+        return None
     new = results[0]
     if isinstance(new, Poison):
-        return
+        return None
     if new.type.shape != value.type.shape:
         context.reporter.error(
             "DL0512", f"the optimizer {function.name} makes {new.type} of a parameter {value.type}", signature.result.span
         )
-        return
-    context.program.output(PortKind.BUFFER, path, cast(context, new, value.type.dtype, span))
+        return None
+    new = cast(context, new, value.type.dtype, span)
+    context.program.output(PortKind.BUFFER, path, new)
+    return new
+
+
+def _average(context: Context, clause: syntax.Minimize, moved: dict[str, Tensor], decay: float) -> None:
+    """The moving averages of what has moved: average = decay average + (1 - decay) parameter. They begin as the parameters do."""
+    builder = context.program.builder
+    builder.span = clause.span
+    setting = context.program.input(PortKind.SETTING, "ema", TensorType(DType.F64), default=decay)
+    rest = builder.sub(builder.scalar(1.0, DType.F64), setting.value)  # in f64: 1 - 0.9999 keeps three digits in f32
+    for path, new in moved.items():
+        made = context.program.buffers[path]
+        dtype = made.type.dtype
+        old = context.program.buffer(f"{AVERAGE}{path}", made.type, Role.EMA, made.initial, made.span)
+        keep, take = (cast(context, Tensor(share), dtype, clause.span).value for share in (setting.value, rest))
+        mixed = builder.add(builder.mul(old.value, keep), builder.mul(new.value, take))
+        context.program.output(PortKind.BUFFER, f"{AVERAGE}{path}", Tensor(mixed))

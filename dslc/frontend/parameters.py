@@ -19,6 +19,8 @@ from dslc.ir.dims import Dim
 from dslc.ir.module import Initial, Role
 from dslc.ir.types import DType, TensorType
 
+AVERAGE = "ema/"  # before the path of a parameter: its moving average
+
 # The static arguments of each initialiser, with their defaults.
 ARGUMENTS: dict[str, dict[str, float]] = {
     "zeros": {},
@@ -47,7 +49,9 @@ def make_parameter(context: Context, node: syntax.Param, frame: Frame) -> None:
             node.type.span,
             hint="write `state` for other data",
         )
-    frame.names[node.name.text] = load(context, path, type_, Role.PARAMETER, initial_of(context, node.initial, type_, path, frame), node)
+    initial = initial_of(context, node.initial, type_, path, frame)
+    stored, role = (f"{AVERAGE}{path}", Role.EMA) if frame.averaged else (path, Role.PARAMETER)
+    frame.names[node.name.text] = load(context, stored, type_, role, initial, node)
 
 
 def make_shared(context: Context, node: syntax.SharedBlock, frame: Frame) -> None:
@@ -72,10 +76,10 @@ def make_shared(context: Context, node: syntax.SharedBlock, frame: Frame) -> Non
 def make_state(context: Context, node: syntax.State, frame: Frame) -> None:
     """`state s: T = 0`: binds the name to the latest value in this program."""
     if not frame.optimizer:
-        _may_make(context, node.name, frame)
+        _may_make(context, node.name, frame, state=True)
     path = _own_path(context, node.name, frame)
     type_ = _stored_type(context, node.type, frame, f"the state `{node.name.text}`")
-    role = Role.OPTIMIZER if frame.optimizer else Role.STATE
+    role = Role.OPTIMIZER if frame.optimizer else Role.METRIC if frame.metric else Role.STATE
     value = load(context, path, type_, role, initial_of(context, node.initial, type_, path, frame), node)
     frame.states[node.name.text] = path
     frame.names[node.name.text] = context.program.current.get(path, value)
@@ -97,7 +101,7 @@ def update_state(context: Context, node: syntax.Update, frame: Frame) -> None:
     tensor = coerce(context, value, declared, f"the state `{text}`", node.value.span)
     if tensor.type.shape != declared.shape:
         raise context.reporter.error("DL0213", f"the state `{text}` is {declared}, and this is {tensor.type}", node.value.span)
-    if not frame.training:
+    if not frame.training and not frame.metric:
         return
     if declared.dtype.floating and not frame.optimizer:
         stopped = emit(context, "stop_gradient", (tensor,), {}, node.span, f"the state `{text}`")
@@ -120,18 +124,19 @@ def load(context: Context, path: str, type_: TensorType, role: Role, initial: In
     return context.program.buffer(path, type_, role, initial, context.reporter.place(node.span))
 
 
-def _may_make(context: Context, name: syntax.Name, frame: Frame) -> None:
-    if frame.no_parameters is not None:
+def _may_make(context: Context, name: syntax.Name, frame: Frame, state: bool = False) -> None:
+    made = f"the {'state' if state else 'parameter'} `{name.text}`"
+    if frame.no_parameters is not None and not (state and frame.metric):
         raise context.reporter.error(
             "DL0319",
-            f"{frame.what} makes the parameter `{name.text}`, and {frame.no_parameters}",
+            f"{frame.what} makes {made}, and {frame.no_parameters}",
             name.span,
             hint="call the block in a model, and the model here",
         )
     if frame.what[:1].islower():
         raise context.reporter.error(
             "DL0319",
-            f"the block `{frame.what}` makes the parameter `{name.text}`, so its name begins with a capital",
+            f"the block `{frame.what}` makes {made}, so its name begins with a capital",
             name.span,
             hint=f"call it {frame.what[:1].upper()}{frame.what[1:]}: lower-case blocks make no parameters",
         )

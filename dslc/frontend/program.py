@@ -29,6 +29,7 @@ class ProgramBuilder:
     shared: dict[tuple[object, ...], Value] | None = None  # operations on scalars, while those of many parameters are shared
     draws: int = 0
     random: tuple[Tensor, Tensor] | None = None
+    averaging: bool = False  # the recipe keeps averages of its parameters
     rates: dict[tuple[int, int], Value] = field(default_factory=dict)  # learning rates by schedule and step
     constants: dict[tuple[str, str], Value] = field(default_factory=dict)  # tensors of `const` items, by file and name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from dslc.diagnostics import Span
@@ -46,6 +46,14 @@ def new_context(files: Files, reporter: Reporter, unit: Unit, name: str, request
     context.evaluate = partial(evaluate, context)
     context.run = partial(run, context)
     return context
+
+
+def sibling(context: Context, name: str) -> Context:
+    """Another program of the same file, with the same sizes."""
+    other = replace(context, program=ProgramBuilder(name), sizes=dict(context.sizes), facts=list(context.facts), open_items=[])
+    other.evaluate = partial(evaluate, other)
+    other.run = partial(run, other)
+    return other
 
 
 def _precision(reporter: Reporter, unit: Unit) -> DType:

@@ -6,45 +6,60 @@ buffers as inputs and outputs. Learning rates, the number of steps and the clipp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dslc.diagnostics import Note
 from dslc.frontend import syntax
 from dslc.frontend.calls import Call, call
-from dslc.frontend.clauses import Settings, read_saves, read_settings, reject_clause
+from dslc.frontend.clauses import Settings, read_loads, read_saves, read_settings, reject_clause
 from dslc.frontend.data_options import read_option
 from dslc.frontend.files import Unit
-from dslc.frontend.optimizers import update_parameters
-from dslc.frontend.programs import Sizes, bind_sizes
-from dslc.frontend.report import Refused
+from dslc.frontend.groups import Options, assign_groups, minimize_options
+from dslc.frontend.optimizers import GRADIENT, ZERO, add_up, gradients_of, move_parameters, static_names, take_sums
+from dslc.frontend.program import reaches
+from dslc.frontend.programs import Sizes, bind_sizes, sibling
+from dslc.frontend.report import Refused, did_you_mean, listed
 from dslc.frontend.scope import Context, Frame
 from dslc.frontend.signatures import evaluate_type
 from dslc.frontend.statements import run
 from dslc.frontend.tensors import note_of
 from dslc.frontend.values import ListValue, OperatorFunction, Origin, Poison, Tensor, Value, describe
 from dslc.ir import dims
-from dslc.ir.module import Initial, PortKind, Program, Role
-from dslc.ir.recipe import DataOption, Recipe, RecipeField
+from dslc.ir.module import PortKind, Program, Role
+from dslc.ir.recipe import DataOption, LoadPlan, Recipe, RecipeField
 from dslc.ir.types import DType, TensorType
+
+COLLECTED = "collected/"  # before the name of a tensor that a metric in Python is given
 
 
 @dataclass(slots=True)
 class Built:
-    """One program of a recipe, and what it says about the data."""
+    """One program of a recipe, and what it says about the data. `update` moves the parameters where `program` only adds up gradients.
+
+    `totals` are the metrics that `program` counts over an evaluation.
+    """
 
     program: Program | None = None
+    update: tuple[Program, Context] | None = None
+    options: Options = field(default_factory=Options)
     fields: list[RecipeField] = field(default_factory=list)
     augment: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    totals: tuple[str, ...] = ()
+    loads: tuple[LoadPlan, ...] = ()
     settings: Settings | None = None
     source: syntax.Str | None = None
     data_options: dict[str, DataOption] = field(default_factory=dict)
 
 
-def build_recipe(context: Context, unit: Unit, train: syntax.Train, training: bool) -> Built:
-    """The `train` program (training = true) or the `evaluate` program of a recipe."""
+def build_recipe(context: Context, unit: Unit, train: syntax.Train, training: bool, collect: Sequence[str] = ()) -> Built:
+    """The `train` program (training = true) or the `evaluate` program of a recipe. The latter gives the tensors `collect` too."""
     built = Built()
+    context.program.averaging = any(
+        o.name.text == "ema" for c in train.clauses if isinstance(c, syntax.Minimize) for g in c.groups for o in g.options
+    )
     frame = Frame(unit, f"the recipe {train.name.text}", "", training, no_parameters="a recipe makes no parameters of its own")
     if training:
         built.settings = read_settings(context, train)
@@ -60,33 +75,67 @@ def build_recipe(context: Context, unit: Unit, train: syntax.Train, training: bo
         )
     if len(data) > 1:
         context.reporter.error("DL0502", "a recipe has one `data` clause", data[1].span, notes=[Note("the first is here", data[0].span)])
-    counter = _step_counter(context, train) if training else None
+    minimize = next((c for c in train.clauses if isinstance(c, syntax.Minimize)), None)
+    if training and minimize is not None:
+        built.options = minimize_options(context, minimize, frame)
+    counter: Tensor | None = None
+    if training:
+        # Random numbers are keyed by the batch, so that those of one step differ.
+        counter = _counter(context, train, "step" if built.options.accumulate == 1 else "batch")
+        context.program.random = context.program.input(PortKind.SEED, "seed", TensorType(DType.I64)), counter
     sizes = _data(context, unit, data[0], frame, built)
     loss = _clauses(context, train, frame, built)
+    if training:
+        built.loads = read_loads(context, unit, train, frame)
+    else:
+        _collect(context, train, frame, collect)
     if loss is None or context.reporter.failed:
         return built
     if training:
         assert counter is not None
-        update_parameters(context, unit, train, loss[1], loss[0], counter, frame)
+        _train(context, unit, train, loss[1], loss[0], counter, frame, built)
     for path, tensor in context.program.current.items():
-        context.program.output(PortKind.BUFFER, path, tensor)
+        if not training or context.program.buffers[path].role != Role.METRIC:
+            context.program.output(PortKind.BUFFER, path, tensor)
     if not context.reporter.failed:
         built.program = context.program.finish(sizes.batch, sizes.bound)
     return built
 
 
-def _step_counter(context: Context, train: syntax.Train) -> Tensor:
-    """The number of this step, from 1; it also keys the random draws."""
-    path = f"{train.name.text}.step"
-    scalar = TensorType(DType.I64)
-    before = context.program.buffer(path, scalar, Role.COUNTER, Initial("constant", (("value", 0),)), train.name.span)
+def _counter(context: Context, train: syntax.Train, what: str) -> Tensor:
+    """The number of this step or batch, from 1."""
+    path = f"{train.name.text}.{what}"
+    before = context.program.buffer(path, TensorType(DType.I64), Role.COUNTER, ZERO, train.name.span)
     builder = context.program.builder
     builder.span = train.name.span
-    step = Tensor(builder.add(before.value, builder.scalar(1, DType.I64)))
-    context.program.output(PortKind.BUFFER, path, step)
-    seed = context.program.input(PortKind.SEED, "seed", scalar)
-    context.program.random = seed, step
-    return step
+    count = Tensor(builder.add(before.value, builder.scalar(1, DType.I64)))
+    context.program.output(PortKind.BUFFER, path, count)
+    return count
+
+
+def _train(
+    context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, loss: Tensor, step: Tensor, frame: Frame, built: Built
+) -> None:
+    """Gradients, and what becomes of them: the new parameters, or sums that the program `update` takes."""
+    chosen = assign_groups(context, unit, train, clause, loss)
+    if context.reporter.failed or not chosen:
+        return
+    gradients = gradients_of(context, clause, list(chosen), loss)
+    if built.options.accumulate == 1:
+        move_parameters(context, clause, chosen, gradients, built.options, step, frame)
+        return
+    first = next(c for c in train.clauses if isinstance(c, syntax.Data)).inputs[0]
+    batch = frame.names[first.name.text]
+    assert isinstance(batch, Tensor), "a column of the data"
+    examples = f"{GRADIENT}{train.name.text}.examples"
+    add_up(context, clause, list(chosen), gradients, batch.type.shape[0], examples)
+    other = sibling(context, "update")
+    means = take_sums(other, clause, {path: context.program.buffers[path] for path in chosen}, examples)
+    move_parameters(other, clause, chosen, means, built.options, _counter(other, train, "step"), static_names(frame))
+    for path, tensor in other.program.current.items():
+        other.program.output(PortKind.BUFFER, path, tensor)
+    if not context.reporter.failed:
+        built.update = other.program.finish(None, None), other
 
 
 # --- data ----------------------------------------------------------------------------------------------------------------
@@ -163,12 +212,13 @@ def _clauses(context: Context, train: syntax.Train, frame: Frame, built: Built) 
     found: tuple[Tensor, syntax.Minimize] | None = None
     minimized = False
     metrics: list[str] = ["loss"]
+    totals: list[str] = []
     for clause in train.clauses:
         match clause:
             case syntax.Assign():
                 run(context, [clause], frame)
             case syntax.Metric():
-                _metric(context, clause, frame, metrics)
+                _metric(context, train, clause, frame, metrics, totals)
             case syntax.Minimize() if minimized:
                 context.reporter.error("DL0114", "several `minimize` clauses need phases, which are not in this version", clause.span)
             case syntax.Minimize():
@@ -186,20 +236,56 @@ def _clauses(context: Context, train: syntax.Train, frame: Frame, built: Built) 
             train.name.span,
             hint="write minimize cross_entropy(logits, label) over Model with AdamW[1e-3]",
         )
-    built.metrics = tuple(metrics)
+    built.metrics, built.totals = tuple(metrics), tuple(totals)
     return found
 
 
-def _metric(context: Context, clause: syntax.Metric, frame: Frame, metrics: list[str]) -> None:
-    value = context.evaluate(clause.value, frame)
+def _metric(
+    context: Context, train: syntax.Train, clause: syntax.Metric, frame: Frame, metrics: list[str], totals: list[str]
+) -> None:
+    """A metric: a mean over examples, or, where it has a state, what it makes of all batches of an evaluation.
+
+    The training program leaves out what only an evaluation has: metrics with a state, and those of averaged parameters.
+    """
     name = clause.name.text
+    value = context.evaluate(clause.value, replace(frame, metric=True, path=f"{train.name.text}.{name}", counters={}))
     if name in metrics:
         context.reporter.error("DL0102", f"the metric `{name}` is defined twice", clause.name.span, hint="`loss` is always a metric")
         return
-    tensor = _scalar(context, clause.value, value, f"the metric {name}", "DL0507")
     metrics.append(name)
-    if tensor is not None:
+    roles = _roles_behind(context, value)
+    if Role.METRIC in roles and isinstance(value, Tensor) and all(isinstance(n, int) for n in value.type.shape):
+        totals.append(name)
+        if not frame.training:
+            context.program.output(PortKind.RESULT, name, value)
+        return
+    tensor = _scalar(context, clause.value, value, f"the metric {name}", "DL0507")
+    if tensor is not None and not (frame.training and roles & {Role.METRIC, Role.EMA}):
         context.program.output(PortKind.METRIC, name, tensor)
+
+
+def _roles_behind(context: Context, value: Value) -> set[Role]:
+    """The roles of the buffers that a metric depends on."""
+    if not isinstance(value, Tensor):
+        return set()
+    reached = reaches(context.program.builder, value.value)
+    return {b.role for path, b in context.program.buffers.items() if context.program.loaded[path].value.id in reached}
+
+
+def _collect(context: Context, train: syntax.Train, frame: Frame, names: Sequence[str]) -> None:
+    """Tensors of the recipe, one row an example, that metrics in Python are given."""
+    data = {i.name.text: frame.names.get(i.name.text) for c in train.clauses if isinstance(c, syntax.Data) for i in c.inputs}
+    batch = next((t.type.shape[0] for t in data.values() if isinstance(t, Tensor)), None)
+    known = {text: v for text, v in frame.names.items() if isinstance(v, Tensor) and v.type.rank and v.type.shape[0] == batch}
+    for name in names:
+        if name in data or isinstance(frame.names.get(name), Poison):
+            continue
+        if name not in known:
+            hint = did_you_mean(name, known) or f"it has {listed(list(known))}"
+            what = f"the recipe {train.name.text} has no tensor `{name[:80]}` with a row for each example"
+            context.reporter.error("DL0518", what, train.name.span, hint=hint)
+            continue
+        context.program.output(PortKind.RESULT, f"{COLLECTED}{name}", known[name])
 
 
 def _scalar(context: Context, node: syntax.Expr, value: Value, what: str, code: str) -> Tensor | None:
@@ -227,7 +313,8 @@ def recipe_data(context: Context, unit: Unit, train: syntax.Train, built: Built,
     """What the fit loop needs; `built` is the training program's."""
     settings = built.settings
     assert settings is not None and built.source is not None
-    defaults = tuple((port.name, port.default) for port in program.inputs if port.kind == PortKind.SETTING and port.default is not None)
+    ports = [*program.inputs, *(built.update[0].inputs if built.update else ())]
+    defaults = tuple((port.name, port.default) for port in ports if port.kind == PortKind.SETTING and port.default is not None)
     return Recipe(
         name=train.name.text,
         source=built.source.value,
@@ -237,7 +324,11 @@ def recipe_data(context: Context, unit: Unit, train: syntax.Train, built: Built,
         batch=settings.batch,
         seed=settings.seed,
         validate=settings.validate,
+        accumulate=built.options.accumulate,
+        ema=built.options.ema is not None,
         metrics=built.metrics,
+        totals=built.totals,
+        loads=built.loads,
         augment=built.augment,
         data_options=tuple(built.data_options.items()),
         settings=defaults,

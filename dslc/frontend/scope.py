@@ -67,6 +67,8 @@ class Frame:
     loops: int = 0
     no_parameters: str | None = None  # why parameters may not be made here
     optimizer: bool = False
+    metric: bool = False  # states are those of a metric, and are updated outside training too
+    averaged: bool = False  # parameters are the averaged ones
     own: set[str] = field(default_factory=set)  # names of its own parameters and states
 
     def child_path(self, name: str) -> str:

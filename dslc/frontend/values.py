@@ -107,11 +107,13 @@ class BlockFunction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelFunction:
-    """A model: a block with one set of parameters. `training` overrides the caller's for `eval[Model]`."""
+    """A model: a block with one set of parameters. `training` overrides the caller's for `eval[Model]` and `ema[Model]`, whose
+    parameters are the averaged ones (`averaged`)."""
 
     unit: Unit
     item: syntax.Model | syntax.Instance
     training: bool | None = None
+    averaged: bool = False
 
     @property
     def name(self) -> str:

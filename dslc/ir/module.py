@@ -18,6 +18,9 @@ class Role(StrEnum):
     STATE = "state"
     OPTIMIZER = "optimizer"
     COUNTER = "counter"
+    EMA = "ema"  # a moving average of a parameter
+    GRADIENT = "gradient"  # what the batches of a step add up to; empty between steps
+    METRIC = "metric"  # what a metric counts over an evaluation
     CONSTANT = "constant"
 
 

@@ -35,7 +35,9 @@ Shape = tuple[Extent, ...]
 
 ITEMSIZE = {"f16": 2, "bf16": 2, "f32": 4, "f64": 8, "i8": 1, "u8": 1, "i32": 4, "i64": 8, "bool": 1}
 REGIONS = ("fixed", "batch", "thread", "persistent", "constant", "setting", "input", "output")
-ROLES = ("parameter", "state", "optimizer", "counter", "packed")
+ROLES = ("parameter", "state", "optimizer", "counter", "ema", "gradient", "metric", "packed")
+PASSING = ("gradient", "metric", "packed")
+"""Roles of buffers that no checkpoint holds: they are empty between steps and evaluations, or derived."""
 ALIGNMENT = 64
 FORMAT_VERSION = 1
 IMMEDIATE = -1
@@ -148,7 +150,7 @@ class ProgramPlan:
 
 @dataclass(frozen=True, slots=True)
 class PersistentPlan:
-    """A buffer that outlives calls. `role`: parameter, state, optimizer, counter or packed (derived, never saved).
+    """A buffer that outlives calls. `role`: one of ROLES; those of PASSING are never saved.
 
     `initial` says how it is first filled; the runtime passes it on without reading it (zeros where it is None).
     """

@@ -19,6 +19,7 @@ DATA_OPTIONS = ("test", "normalize", "fit", "columns", "count", "seed")
 """What may stand behind the `with` of a `data` statement beside `augment`; `dslc.data.settings` says what each means."""
 
 DataOption = bool | int | float | str | tuple[str, ...]
+MOST_ACCUMULATED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,24 @@ class SavePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """`load M from "f" with rename = .., fresh = .., layout = ..`: `model` is the path of M, the rest as in `match_weights`."""
+
+    model: str
+    file: str
+    rename: tuple[tuple[str, str | None], ...] = ()
+    fresh: tuple[str, ...] = ()
+    layout: str | None = None
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One `train` item. Without `epochs` and `steps` it trains one epoch; with both it ends at whichever comes first.
 
     `validate`: the test examples are evaluated after every so many epochs, and after the last; 0 means never.
+    A step takes `accumulate` batches, the last one of an epoch those that are left. `totals` are the metrics that are counted over an
+    evaluation and are not means over its examples. `loads` are the files that parameters begin with. `ema`: whether averages are kept.
     `budget` is the most bytes that training may take. `settings` are run-time values such as learning rates that a user may set by name without recompilation.
     `base` is the folder of the `.dl` file, for data files; `span` is where the data source is named.
     """
@@ -57,7 +72,11 @@ class Recipe:
     batch: int = 32
     seed: int = 0
     validate: int = 1
+    accumulate: int = 1
+    ema: bool = False
     metrics: tuple[str, ...] = ()
+    totals: tuple[str, ...] = ()
+    loads: tuple[LoadPlan, ...] = ()
     augment: tuple[str, ...] = ()
     data_options: tuple[tuple[str, DataOption], ...] = ()
     settings: tuple[tuple[str, float | int], ...] = ()
@@ -73,6 +92,7 @@ class Recipe:
             ("batch", self.batch, 1, 2**31 - 1),
             ("seed", self.seed, 0, LARGEST_SEED),
             ("validate", self.validate, 0, 10**9),
+            ("accumulate", self.accumulate, 1, MOST_ACCUMULATED),
         ):
             if value is not None and not low <= value <= high:
                 raise _refused(f"the recipe '{self.name}' sets {name} to {value}", f"{name} is a whole number from {low} to {high}")

@@ -13,6 +13,7 @@ from dslc.diagnostics import Diagnostic, DiagnosticError
 from dslc.ir.recipe import Recipe
 from dslc.training import checkpoint
 from dslc.training.checkpoint import Checkpoint, RunState, StageHook
+from dslc.training.evaluation import Evaluation, Measured, PythonMetric, Tally
 from dslc.training.interrupt import Interrupted, InterruptGuard
 from dslc.training.protocol import EpochReport, Observer, RunInfo, RunReport, StepReport, TrainingProgram
 
@@ -43,7 +44,8 @@ class Fit:
     """Trains `program` by `recipe` on `data`: iterate over its epochs, or `run()` it.
 
     The file that the recipe saves is in `folder`. With `resume` the run goes on from that file, if it is there, and ends with the
-    same bits as an uninterrupted one. `fault` is called at the stages of saving, for tests that kill the process there.
+    same bits as an uninterrupted one. `metrics` are computed in Python after each evaluation. `fault` is called at the stages of saving, for
+    tests that kill the process there.
 
     Errors: DL0721 to DL0728. Ctrl-C within an epoch saves and raises `Interrupted`.
     """
@@ -59,6 +61,7 @@ class Fit:
         info: RunInfo | None = None,
         observers: Sequence[Observer] = (),
         log_every: int = 100,
+        metrics: Sequence[PythonMetric] = (),
         fault: StageHook | None = None,
     ):
         assert log_every >= 1, "steps between records"
@@ -70,6 +73,7 @@ class Fit:
         self.history: list[EpochReport] = []
         self._observers = tuple(observers)
         self._log_every = log_every
+        self._hooks = tuple(metrics)
         self._fault = fault
         self._guard = InterruptGuard()
         self._announced = False
@@ -83,7 +87,7 @@ class Fit:
         described = [data.description[f.name] for f in program.inputs]
         self._batches = Batches(data.train, described, recipe.batch)
         self._test_batches = Batches(data.test, described, recipe.batch) if data.test and recipe.validate else None
-        a_epoch = -(-data.train.count // recipe.batch)
+        a_epoch = -(-data.train.count // (recipe.batch * recipe.accumulate))
         self._last_epoch = recipe.epochs or (1 if recipe.steps is None else _NEVER)
         self._last_step = recipe.steps or _NEVER
         self._total = min(self._last_step, self._last_epoch * a_epoch)  # updates, if the batch never changes
@@ -94,7 +98,7 @@ class Fit:
         self._example = 0  # examples of the current epoch that are done
         self._step = 0  # updates in all
         self._seconds = 0.0  # of the current epoch
-        self._tally = _Tally()
+        self._tally = Tally()
         self._saved: tuple[int, int, int] | None = None  # the position of the checkpoint that is in place
         self._saved_time = perf_counter()
         self._fingerprint = ""
@@ -148,7 +152,7 @@ class Fit:
             self._train()
             report = self._report(self._evaluate())
             self.history.append(report)
-            self._epoch, self._example, self._seconds, self._tally = self._epoch + 1, 0, 0.0, _Tally()
+            self._epoch, self._example, self._seconds, self._tally = self._epoch + 1, 0, 0.0, Tally()
             for observer in self._observers:
                 observer.epoch(report)
             every = self.recipe.save.every_epochs if self.recipe.save else None
@@ -171,15 +175,24 @@ class Fit:
         if self._step >= self._last_step:
             return
         program, settings, guard = self.program, self._settings, self._guard
-        pending: list[tuple[Mapping[str, SupportsFloat], int]] = []
+        pending: list[tuple[Mapping[str, SupportsFloat], int, bool]] = []
+        accumulate, examples, done, parts = self.recipe.accumulate, self._batches.count, self._example, 0
+        if accumulate > 1:
+            program.reset()
         watch = _Watch(self)
         step, due, alarm = self._step, watch.due, watch.alarm
         self._batches.waits, self._batches.waited = 0, 0.0
         with self._batches.ahead(self._batches.shuffled(self.recipe.seed, self._epoch, self._example)) as batches:
             for batch, count in batches:
                 settings["step"] = step
-                pending.append((program.step(batch, settings), count))
-                step += 1
+                parts, done = parts + 1, done + count
+                whole = parts == accumulate or done == examples  # the last step of an epoch takes the batches that are left
+                pending.append((program.step(batch, settings), count, whole))
+                if not whole:
+                    continue
+                if accumulate > 1:
+                    program.update(settings)
+                step, parts = step + 1, 0
                 if step >= alarm or perf_counter() >= due or guard.requested:
                     self._drain(pending)
                     watch.look()
@@ -189,43 +202,46 @@ class Fit:
         self._drain(pending)
         watch.stop()
 
-    def _drain(self, pending: list[tuple[Mapping[str, SupportsFloat], int]]) -> None:
-        """Reads the results of the steps since the last call and moves the position past them."""
-        for metrics, count in pending:
-            self._step += 1
+    def _drain(self, pending: list[tuple[Mapping[str, SupportsFloat], int, bool]]) -> None:
+        """Reads the results of the steps since the last call and moves the position past them. True marks the last batch of a step."""
+        for metrics, count, whole in pending:
+            self._step += whole
             self._example += count
             loss = self._tally.add(metrics, count)
             if not math.isfinite(loss):
                 kept = f"; the checkpoint of an earlier step is in {self.path}" if self._saved else ""
                 raise _refused(
                     "DL0726",
-                    f"the loss is {loss} at step {self._step} (epoch {self._epoch + 1}){kept}",
+                    f"the loss is {loss} at step {self._step + (not whole)} (epoch {self._epoch + 1}){kept}",
                     "lower the learning rate, clip the gradients (`clip = 1.0`), or look for a division by zero or log of zero",
                 )
         pending.clear()
 
-    def _evaluate(self) -> Mapping[str, float]:
-        """Means over the test examples, where this epoch is to be validated."""
+    def _evaluate(self) -> Measured:
+        """What the test examples give, where this epoch is to be validated."""
         done = self._epoch + 1
         last = done >= self._last_epoch or self._step >= self._last_step
         if self._test_batches is None or not (done % self.recipe.validate == 0 or last):
-            return {}
-        tally = _Tally()
+            return Measured({}, {})
+        evaluation = Evaluation(self.recipe.totals, self._hooks)
+        if self.recipe.totals:
+            self.program.reset()
         with self._test_batches.ahead(self._test_batches.in_order()) as batches:
             for batch, count in batches:
-                tally.add(self.program.evaluate(batch), count)
+                evaluation.add(batch, self.program.evaluate(batch), count)
                 if self._guard.requested:
                     self._stop()
-        return tally.means()
+        return evaluation.measured()
 
     def _stop(self) -> None:
         """Saves and raises `Interrupted`."""
         raise Interrupted(self._step, self.save())
 
-    def _report(self, test: Mapping[str, float]) -> EpochReport:
+    def _report(self, test: Measured) -> EpochReport:
         speed = self._tally.count / self._seconds if self._seconds > 0 else 0.0
         waits, waited = self._batches.waits, round(self._batches.waited, 6)
-        return EpochReport(self._epoch + 1, self._step, self._tally.means(), test, self._seconds, speed, waits, waited)
+        means = self._tally.means()
+        return EpochReport(self._epoch + 1, self._step, means, test.metrics, self._seconds, speed, waits, waited, test.tables)
 
     def _announce(self) -> None:
         if self._announced:
@@ -250,6 +266,10 @@ class Fit:
         )
         for observer in self._observers:
             observer.started(run)
+        if self._test_batches is None and (self._hooks or self.recipe.totals):
+            names = ", ".join((*self.recipe.totals, *(hook.name for hook in self._hooks)))
+            why = "validate is 0" if self.data.test else "there are no test examples"
+            self._note(f"{names}: not computed, {why}")
 
     def _state(self) -> RunState:
         self._fingerprint = self._fingerprint or self.data.fingerprint()
@@ -291,7 +311,7 @@ class Fit:
             self._note(f"the source has changed since {self.path} was written; its parameters still fit")
         self.program.load_state(loaded.tensors)
         self._epoch, self._example, self._step, self._seconds = run.epoch, run.example, run.step, run.seconds
-        self._tally = _Tally(run.sums, run.counted)
+        self._tally = Tally(run.sums, run.counted)
         self.history = list(run.history)
         self._saved = run.epoch, run.example, run.step
         return run.step
@@ -299,32 +319,6 @@ class Fit:
     def _note(self, text: str) -> None:
         for observer in self._observers:
             observer.note(text)
-
-
-class _Tally:
-    """Sums of metrics weighted by examples, added up step by step so that the bits do not depend on when they are read."""
-
-    __slots__ = ("count", "sums")
-
-    def __init__(self, sums: Mapping[str, float] | None = None, count: int = 0):
-        self.sums = dict(sums or {})
-        self.count = count
-
-    def add(self, metrics: Mapping[str, SupportsFloat], count: int) -> float:
-        """Adds a batch of `count` examples; returns its loss."""
-        sums = self.sums
-        for name, value in metrics.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * count
-        self.count += count
-        return float(metrics["loss"])
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self.count for name, total in self.sums.items()} if self.count else {}
-
-    def means_since(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
-        """The means over the examples since an earlier state."""
-        new = self.count - count
-        return {name: (total - sums.get(name, 0.0)) / new for name, total in self.sums.items()} if new > 0 else {}
 
 
 class _Watch:
@@ -396,7 +390,7 @@ class _Watch:
     def _step_report(self, metrics: Mapping[str, float], speed: float) -> StepReport:
         fit = self._fit
         left = max(fit._total - fit._step, 0)
-        seconds_a_step = fit._batches.batch / speed if speed > 0 else 0.0
+        seconds_a_step = fit._batches.batch * fit.recipe.accumulate / speed if speed > 0 else 0.0
         return StepReport(fit._epoch + 1, fit._step, fit._total, fit._example, metrics, speed, left * seconds_a_step)
 
 

@@ -6,9 +6,9 @@ The loop knows nothing of graphs and kernels: anything with these methods can be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, SupportsFloat
+from typing import Any, Protocol, SupportsFloat
 
 from dslc.data import Field
 from dslc.data.description import Array
@@ -34,15 +34,25 @@ class TrainingProgram(Protocol):
         "seed", "step" (updates before this one, from 0) and "total" (updates of the whole run, for schedules); it is one dictionary
         for all steps, changed between them.
         The results may be lazy: they are read with `float` some steps later, so they must not alias memory that a later step writes.
+        Where the recipe accumulates, this only adds the batch's gradients to those of the step.
         """
         ...
 
-    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, SupportsFloat]:
-        """The same names with `training` false; changes nothing."""
+    def update(self, settings: Mapping[str, float | int]) -> None:
+        """The update, after the batches of a step. Called only where the recipe accumulates."""
+        ...
+
+    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, Any]:
+        """The same names with `training` false. Of the recipe's `totals` it gives what they are of all batches since `reset`, a number or
+        an array; "collected/NAME" is a tensor for metrics in Python. Changes nothing else."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what `evaluate` has counted and gradients that no update took. Called only where the recipe accumulates or has totals."""
         ...
 
     def state(self) -> Mapping[str, Array]:
-        """Everything that a step changes. Parameters and block states have their paths (`LeNet.head.w`) as names, all else
+        """Everything that lasts from step to step. Parameters and block states have their paths (`LeNet.head.w`) as names, all else
         a name with a slash (`optimizer/LeNet.head.w.m`). The arrays may be views: they are read before the next step."""
         ...
 
@@ -62,7 +72,8 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """One epoch, counted from 1. Metrics are means over examples; `test_metrics` is empty where nothing was evaluated.
+    """One epoch, counted from 1. Metrics are means over examples; `test_metrics` is empty where nothing was evaluated. `test_tables` are
+    metrics that are no single number, such as a confusion matrix, as nested lists.
 
     `seconds` is the time of the training steps with the making of batches, without evaluation and saving. `waits` counts the steps
     that had to wait for a batch that a thread was still making, since the last resumption, and `waited` the seconds of it.
@@ -76,6 +87,7 @@ class EpochReport:
     examples_per_second: float
     waits: int = 0
     waited: float = 0.0
+    test_tables: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
