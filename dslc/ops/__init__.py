@@ -7,6 +7,7 @@ from dslc.ops import calculus as calculus
 from dslc.ops import constants as constants
 from dslc.ops import contraction as contraction
 from dslc.ops import convolution as convolution
+from dslc.ops import divergences as divergences
 from dslc.ops import elementwise as elementwise
 from dslc.ops import functions as functions
 from dslc.ops import indexing as indexing
