@@ -217,14 +217,20 @@ def _target_machine(cpu_name: str, features: str) -> Any:
     return target.create_target_machine(cpu=cpu_name, features=features, opt=3, reloc="pic", codemodel="small")
 
 
-def _tile(width: int, modules: list[str]) -> Callable[[str], Callable[[Callable[..., None]], Any]]:
-    """The `@tile("void(...)")` decorator that lowers a helper function and makes it callable from the kernel."""
+def _tile(width: int, modules: list[str], apart: dict[str, str]) -> Callable[..., Callable[[Callable[..., None]], Any]]:
+    """The `@tile("void(...)")` decorator that lowers a helper function and makes it callable from the kernel.
 
-    def decorate(text: str) -> Callable[[Callable[..., None]], Any]:
+    With `inline=False` the function stays a function: it has all registers to itself, where inlined it would share them with the
+    loops around it. `apart` maps the symbols of these to their names.
+    """
+
+    def decorate(text: str, inline: bool = True) -> Callable[[Callable[..., None]], Any]:
         def lower(function: Callable[..., None]) -> Any:
             signature = parse_signature(text, width)
             descriptor, made = _lower(function, signature)
             modules.extend(made)
+            if not inline:
+                apart[descriptor.llvm_func_name] = function.__name__
 
             def typing(typingctx: Any, *given: types.Type) -> Typing:
                 return signature, codegen
@@ -267,7 +273,8 @@ def compile_object(
     the first two point at words that it may overwrite, and it returns 0.
     """
     modules: list[str] = []
-    scope = {**namespace(width), "tile": _tile(width, modules), **(extra or {})}
+    apart: dict[str, str] = {}
+    scope = {**namespace(width), "tile": _tile(width, modules, apart), **(extra or {})}
     with global_compiler_lock:
         exec(compile(source, f"<kernel {entry}>", "exec"), scope)
         kernel: Any = scope[entry]
@@ -285,6 +292,10 @@ def compile_object(
         for value in (*module.functions, *module.global_variables):
             if value.name != symbol and not value.is_declaration:
                 value.linkage = "internal"
+        for mangled, name in apart.items():
+            function = module.get_function(mangled)
+            function.add_function_attribute("noinline")
+            function.name = name  # Numba's names count what the process has compiled
         module.triple = machine.triple
         module.data_layout = str(machine.target_data)
         _optimise(machine, module)

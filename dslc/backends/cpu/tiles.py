@@ -15,6 +15,8 @@ from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Unary
 from dslc.lowering.contraction import Axis, coefficient, walk
 from dslc.lowering.schedules import LANES, Schedule, Tiled
 
+UNROLLED_STEPS = 16  # shorter loops vanish
+
 UNARY = {"neg": "-{}", "not": "~{}", "isnan": "({0} != {0})"}
 BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
@@ -139,11 +141,20 @@ class TilePrinter:
 
     def print(self) -> str:
         names = ", ".join(name for name, _ in self.parameters)
-        self.lines = [f'@tile("void({", ".join(t for _, t in self.parameters)})")', f"def {self.variant.name}({names}):"]
+        inline = "" if self._inlined() else ", inline=False"
+        self.lines = [f'@tile("void({", ".join(t for _, t in self.parameters)})"{inline})', f"def {self.variant.name}({names}):"]
         self._start()
         self._reduce()
         self._finish()
         return "\n".join(self.lines) + "\n"
+
+    def _inlined(self) -> bool:
+        """Whether the tile may share registers with the loops around it: not where it covers the rest of a batch, nor where
+        LLVM unrolls the whole sum, so that the loop over tiles becomes the innermost one."""
+        if self.s.reduction.single and self.s.reduction.steps <= UNROLLED_STEPS:
+            return False
+        tiled = zip((*self.s.rows, *self.s.columns), (*self.variant.rows, *self.variant.columns), strict=True)
+        return all(not t.runtime or size == t.size for t, size in tiled)
 
     def _say(self, text: str, depth: int = 1) -> None:
         self.lines.append("    " * depth + text)
