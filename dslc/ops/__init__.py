@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dslc.ops import activations as activations
+from dslc.ops import adaptive as adaptive
 from dslc.ops import calculus as calculus
 from dslc.ops import constants as constants
 from dslc.ops import contraction as contraction
@@ -22,6 +23,9 @@ from dslc.ops import pooling as pooling
 from dslc.ops import random as random
 from dslc.ops import reductions as reductions
 from dslc.ops import repeats as repeats
+from dslc.ops import resampling as resampling
+from dslc.ops import resize as resize
+from dslc.ops import response as response
 from dslc.ops import rounding as rounding
 from dslc.ops import slicing as slicing
 from dslc.ops import triangles as triangles

@@ -159,9 +159,7 @@ class OverlapPatches(Operator):
         BadSample((_f32(2, 3, 3),), {"size": (6, 6), "window": 3}, "[N, C, KH, KW, YH, YW]"),
     ]
 
-    def grid(
-        self, p: TensorType, size: Sizes, window: Setting, stride: Setting, padding: Setting, dilation: Setting
-    ) -> _Grid:
+    def grid(self, p: TensorType, size: Sizes, window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> _Grid:
         grid = _Grid(size, window, stride, padding, dilation, "fold")
         if p.rank != 6 or p.shape[2:4] != grid.window:
             raise TypeFailure(f"overlap_patches needs [N, C, KH, KW, YH, YW] of windows {grid.window}, not {p}", inputs=(0,))
@@ -174,9 +172,7 @@ class OverlapPatches(Operator):
         self.grid(p, size, window, stride, padding, dilation)
         return p.with_shape((*p.shape[:2], *size))
 
-    def body(
-        self, index: Index, p: Reader, size: Sizes, window: Setting, stride: Setting, padding: Setting, dilation: Setting
-    ) -> Expr:
+    def body(self, index: Index, p: Reader, size: Sizes, window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> Expr:
         n, c, h, w = index
         grid = self.grid(p.type, size, window, stride, padding, dilation)
 
@@ -197,9 +193,7 @@ class OverlapPatches(Operator):
     def vjp(self, b: Builder, dy: Value, y: Value, p: Value, size: Sizes, **settings: Any) -> tuple[Value]:
         return (b.patches(dy, **settings),)
 
-    def reference(
-        self, p: Array, size: tuple[int, int], window: Setting, stride: Setting, padding: Setting, dilation: Setting
-    ) -> Any:
+    def reference(self, p: Array, size: tuple[int, int], window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> Any:
         (sh, sw), (dh, dw), ((top, bottom), (left, right)) = _two(stride, ""), _two(dilation, ""), sides(padding)
         rows, columns = p.shape[4:]
         padded = np.zeros((*p.shape[:2], size[0] + top + bottom, size[1] + left + right), p.dtype)
@@ -250,9 +244,7 @@ class Fold(Operator):
         result: Value = b.overlap_patches(parts, size=size, **settings)
         return result
 
-    def reference(
-        self, x: Array, size: tuple[int, int], window: Setting, stride: Setting, padding: Setting, dilation: Setting
-    ) -> Any:
+    def reference(self, x: Array, size: tuple[int, int], window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> Any:
         parts = self.parts(_f32(*x.shape), size, window, stride, padding, dilation).shape
         shape = [int(n) for n in parts]  # type: ignore[arg-type]
         return OverlapPatches().reference(x.reshape(shape), size, window, stride, padding, dilation)
