@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 from dslc.api.figures import readable, readable_bytes
@@ -90,10 +91,9 @@ def _flops(op: Op, program: Program) -> int:
     types = tuple(v.type for v in op.inputs)
     attrs = dict(op.attrs)
     if operator.has("contraction"):
-        total = 2
-        for _, extent in operator.contraction(*types, **attrs).axes:
-            total *= _at_one(extent, program)
-        return total
+        made = operator.contraction(*types, **attrs)
+        parts = made if isinstance(made, tuple) else (made,)
+        return sum(2 * prod(_at_one(extent, program) for _, extent in part.axes) for part in parts)
     if operator.has("body") and len(op.outputs) == 1:
         out = op.output.type
         readers = tuple(Reader(v.type, lambda index, v=v: Read(v.id, index, v.type.dtype), v.id) for v in op.inputs)  # type: ignore[misc]

@@ -87,7 +87,8 @@ class Operator:
     #   expand(self, b, *values, **attrs) -> Value or tuple
     #   vjp(self, b, dy, y, *values, **attrs) -> tuple of Value or None, one for each input (dy, y tuples if several results;
     #       a missing cotangent is None in the tuple)
-    #   contraction(self, *types, **attrs) -> ContractionMap        index maps of a sum of products of two operands
+    #   contraction(self, *types, **attrs) -> ContractionMap        index maps of a sum of products of two operands; a tuple of
+    #       them where each gives a part of the result (elements in no part are zero)
     @classmethod
     def has(cls, part: str) -> bool:
         return callable(getattr(cls, part, None))
@@ -97,7 +98,7 @@ class Operator:
         body: Callable[..., Expr]
         expand: Callable[..., Value | tuple[Value, ...]]
         vjp: Callable[..., tuple[Value | None, ...]]
-        contraction: Callable[..., ContractionMap]
+        contraction: Callable[..., ContractionMap | tuple[ContractionMap, ...]]
 
 
 OPERATORS: dict[str, Operator] = {}

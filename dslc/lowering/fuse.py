@@ -46,9 +46,10 @@ class Nest:
 
 @dataclass(frozen=True, slots=True)
 class Contracted:
-    """The sum of products inside a nest: operands are graph values, read through `map`."""
+    """The sum of products inside a nest: operands are graph values, read through `maps`, each of which gives a part of the
+    result. Elements that are in no part are zero."""
 
-    map: ContractionMap
+    maps: tuple[ContractionMap, ...]
     a: Value
     b: Value
     value: Value  # the contraction's own result, before the epilogue
@@ -249,8 +250,9 @@ def fuse(graph: Graph) -> tuple[Nest, ...]:
         e = _element(v, index_of(names, v.type.shape), keep, producer, contraction)
         contracted = None
         if contraction is not None:
-            map_ = OPERATORS[contraction.kind].contraction(*(x.type for x in contraction.inputs), **dict(contraction.attrs))
-            contracted = Contracted(map_, contraction.inputs[0], contraction.inputs[1], contraction.output, contraction.kind)
+            maps = OPERATORS[contraction.kind].contraction(*(x.type for x in contraction.inputs), **dict(contraction.attrs))
+            maps = maps if isinstance(maps, tuple) else (maps,)
+            contracted = Contracted(maps, contraction.inputs[0], contraction.inputs[1], contraction.output, contraction.kind)
         source = contraction or root or op
         nests.append(Nest(v, names, e, source.span or op.span, source.kind if root is not None else op.kind, contracted))
     return tuple(nests)

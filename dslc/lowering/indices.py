@@ -10,6 +10,7 @@ from dslc.ir.loops import (
     Binary,
     Cast,
     ClampedLoad,
+    Const,
     Expr,
     Gathered,
     IndexValue,
@@ -270,6 +271,30 @@ def indices(e: Expr) -> Iterator[Dim]:
             case ClampedLoad(address=address, clamped=clamped):
                 yield address
                 yield from (i for i, _, _ in clamped)
+
+
+def decided(e: Expr, ranges: Ranges) -> Expr:
+    """The expression without the choices that depend on indices alone and always fall the same way."""
+
+    def change(n: Expr) -> Expr:
+        match n:
+            case Binary(op="and" | "or" as op, x=x, y=y) if isinstance(x, Const) or isinstance(y, Const):
+                known, other = (x, y) if isinstance(x, Const) else (y, x)
+                assert isinstance(known, Const)
+                return other if known.value is (op == "and") else known
+            case Binary(op="eq" | "lt" | "ge" as op, x=IndexValue(index=index), y=Const() | IndexValue() as y):
+                gap = bounds(index - (y.index if isinstance(y, IndexValue) else int(y.value)), ranges)
+                if gap is None:
+                    return n
+                low, high = gap
+                outcomes = {"eq": (low == high == 0, not low <= 0 <= high), "lt": (high < 0, low >= 0), "ge": (low >= 0, high < 0)}
+                always, never = outcomes[op]
+                return Const(always, n.dtype) if always or never else n
+            case Select(condition=Const(value=value), x=x, y=y):
+                return x if value else y
+        return n
+
+    return rewrite(e, change)
 
 
 def substitute(e: Expr, mapping: Mapping[str, Dim]) -> Expr:

@@ -58,7 +58,7 @@ def lower(program: Program) -> Lowered:
 def _layout(nest: Nest) -> Layout:
     """A nest's own layout. The gradient of a convolution's weights [O, I, k, k] is made in vectors over O, so O stands innermost."""
     t = nest.value.type
-    wide = t.rank == 4 and isinstance(t.shape[0], int) and t.shape[0] >= VECTOR_CHANNELS
-    if wide and nest.contraction is not None and nest.contraction.kind == "conv2d_weight_grad":
-        return replace(row_major(t.shape), order=(1, 2, 3, 0))
+    wide = t.rank in (4, 5) and isinstance(t.shape[0], int) and t.shape[0] >= VECTOR_CHANNELS
+    if wide and nest.contraction is not None and nest.contraction.kind.endswith("_weight_grad"):
+        return replace(row_major(t.shape), order=(*range(1, t.rank), 0))
     return default_layout(t)

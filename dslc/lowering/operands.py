@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Op, Value
-from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, For, Load, LoopProgram, Read, Select, Stmt, Store, Unary
+from dslc.ir.loops import Acc, Binary, Cast, Const, ContractionMap, Expr, For, Load, LoopProgram, Read, Select, Stmt, Store, Unary
 from dslc.ir.types import DType, TensorType
 from dslc.lowering.contraction import Axis, Contraction, Window, normalise, order_reduction
 from dslc.lowering.fuse import Nest, index_of, unroll_small, value_at
-from dslc.lowering.indices import bounds, coefficient, map_indices, quotients, rewrite, simplify, walk
+from dslc.lowering.indices import bounds, coefficient, decided, map_indices, quotients, rewrite, simplify, walk
 from dslc.lowering.layout import Layout, channels_last, row_major
 
 BATCH = "batch"
@@ -20,7 +20,7 @@ VECTOR_CHANNELS = 8  # channels that make vectors over the channel axis worth wh
 
 def default_layout(t: TensorType) -> Layout:
     """Channels innermost for images with channels enough to fill a vector, else row-major."""
-    if t.rank == 4 and isinstance(t.shape[1], int) and t.shape[1] >= VECTOR_CHANNELS and t.dtype.floating:
+    if t.rank in (4, 5) and isinstance(t.shape[1], int) and t.shape[1] >= VECTOR_CHANNELS and t.dtype.floating:
         return channels_last(t.shape)
     return row_major(t.shape)
 
@@ -65,6 +65,7 @@ def _largest(extent: Dim, bound: int, batch: str | None) -> int:
 
 def describe(
     nest: Nest,
+    part: ContractionMap,
     a: Operand,
     b: Operand,
     layout_of: Callable[[Value], Layout],
@@ -72,7 +73,7 @@ def describe(
     batch: str | None,
     bound: int,
 ) -> tuple[Contraction, tuple[Value, ...]] | None:
-    """The contraction of a nest with strides, and its arguments in order; None where an index cannot be walked by strides.
+    """A part of a nest's contraction with strides, and its arguments in order; None where an index cannot be walked by strides.
 
     The epilogue is the nest's expression. Argument 0 is A, 1 is B, 2 the result.
     """
@@ -90,8 +91,9 @@ def describe(
             return Load(number, layout_of(value).address(e.index), e.dtype)
         return e
 
-    to_axes = dict(zip(nest.index, contracted.map.out, strict=True))
+    to_axes = dict(zip(nest.index, part.out, strict=True))
     epilogue = map_indices(rewrite(unroll_small(nest.expr), resolve), lambda d: dims.substitute(d, to_axes))
+    epilogue = decided(epilogue, {name: (0, _largest(extent, bound, batch) - 1) for name, extent in part.axes})
     if not all(isinstance(n, Const | Load | Unary | Binary | Select | Cast | Acc) for n in walk(epilogue)):
         return None
     addresses = [
@@ -99,12 +101,12 @@ def describe(
         layout_of(b.value).address(b.index),
         dims.substitute(layout_of(nest.value).address(index_of(nest.index, nest.value.type.shape)), to_axes),
     ]
-    axes = dict(contracted.map.axes)
+    axes = dict(part.axes)
     split = _split(axes, addresses, epilogue, bound, batch)
     if split is None:
         return None
     axes, addresses, epilogue = split
-    outputs = _names_in(contracted.map.out, contracted.map.axes, axes)
+    outputs = _names_in(part.out, part.axes, axes)
     made = []
     for name, extent in axes.items():
         strides = [coefficient(d, name) for d in addresses]

@@ -97,6 +97,9 @@ def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[t
             outer = [a.name for a in order if a is not lanes] + [a.name for a in members if not a.reduction]
             yield _relaid(c, operand, [*outer, lanes.name])
             continue
+        if not lanes.reduction and operand == "b" and lanes.a == 1:  # lanes along an axis of both
+            yield _relaid(c, operand, [a.name for a in members if not a.reduction and a is not lanes] + [a.name for a in order] + [lanes.name])
+            continue
         if lanes.reduction or _stride(lanes, other):
             continue
         around = [a for a in members if not a.reduction and a is not lanes]

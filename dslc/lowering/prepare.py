@@ -4,14 +4,16 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
-from dslc.ir.loops import Acc, Expr, Read, Reader
+from dslc.ir.loops import Acc, Const, ContractionMap, Expr, Read, Reader
 from dslc.ir.module import PortKind
 from dslc.ir.types import TensorType
 from dslc.lowering.contraction import Contraction
 from dslc.lowering.fuse import Nest, body_of, index_of, value_at
 from dslc.lowering.indices import rewrite
+from dslc.lowering.kernels import kernels_of
 from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import Operand, copy_nest, default_layout, describe, needs_scratch, operand_read, overhang, with_operands
 from dslc.lowering.packing import packed
@@ -19,6 +21,7 @@ from dslc.lowering.schedules import Schedule
 from dslc.lowering.steps import Lowering, Place, Step
 from dslc.lowering.tiling import plan as plan_tiles
 
+Axes = tuple[tuple[str, Dim], ...]
 COPY_CYCLES, TRANSPOSE_CYCLES = 0.2, 1.5  # an element of a copy, with and without contiguous rows in the source
 
 
@@ -29,18 +32,18 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
     copies: dict[tuple[Value, Layout], Value] = {}
     made = {nest.value for nest in nests}
     for nest in nests:
-        if nest.contraction is None:
+        if nest.contraction is None or not nest.contraction.maps:
             done.append(nest)
             continue
         it = nest.contraction
         operands = []
-        for value, index in ((it.a, it.map.a), (it.b, it.map.b)):
-            operand = operand_read(value, index, set(state.places), state.graph.producers())
-            axes = dict(it.map.axes)
+        for value, maps in ((it.a, [(m.a, m.axes) for m in it.maps]), (it.b, [(m.b, m.axes) for m in it.maps])):
+            operand = operand_read(value, maps[0][0], set(state.places), state.graph.producers())
             base = operand.value if operand is not None else value
             layout = halos.get(base) or (state.places[base].layout if base in state.places else default_layout(value.type))
             if operand is not None:
-                before, after = overhang(operand, axes, state.bound, state.program.batch)
+                reads = [(operand_read(value, index, set(state.places), state.graph.producers()), axes) for index, axes in maps]
+                before, after = _overhang([(read.index, axes) for read, axes in reads if read is not None], operand.value, state)
                 if not any(before) and not any(after):
                     operands.append(value)
                     continue
@@ -49,7 +52,7 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
                     operands.append(value)
                     continue
             # a view cannot have a halo, and what is computed on the way has no memory yet
-            before, after = overhang(Operand(value, index), axes, state.bound, state.program.batch)
+            before, after = _overhang(maps, value, state)
             layout = with_halo(default_layout(value.type), before, after)
             key = (value, layout)
             if key not in copies:
@@ -63,33 +66,65 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
     return done
 
 
+def _overhang(maps: list[tuple[tuple[Dim, ...], Axes]], value: Value, state: Lowering) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How far the indices of all parts of a contraction leave the value, before and after each axis."""
+    found = [overhang(Operand(value, index), dict(axes), state.bound, state.program.batch) for index, axes in maps]
+    before, after = ([side for side, _ in found], [side for _, side in found])
+    return tuple(map(max, zip(*before, strict=True))), tuple(map(max, zip(*after, strict=True)))
+
+
 @lru_cache(maxsize=1024)
 def tiled(c: Contraction, width: int) -> Schedule:
     """The tiles of a contraction; kept, because choosing them takes longer than anything else in lowering."""
     return plan_tiles(c, width)
 
 
-def _describe(state: Lowering, nest: Nest) -> tuple[Contraction, tuple[Value, ...]] | None:
+def _describe(state: Lowering, nest: Nest, part: ContractionMap) -> tuple[Contraction, tuple[Value, ...]] | None:
     it = nest.contraction
     assert it is not None
     keep, producer = set(state.places), state.graph.producers()
-    a, b = (operand_read(v, index, keep, producer) for v, index in ((it.a, it.map.a), (it.b, it.map.b)))
+    a, b = (operand_read(v, index, keep, producer) for v, index in ((it.a, part.a), (it.b, part.b)))
     if a is None or b is None:
         return None
     by_id = {v.id: v for v in state.places}
-    return describe(nest, a, b, lambda v: state.places[v].layout, by_id.__getitem__, state.program.batch, state.bound)
+    return describe(nest, part, a, b, lambda v: state.places[v].layout, by_id.__getitem__, state.program.batch, state.bound)
 
 
 def contraction_steps(state: Lowering, nest: Nest) -> list[Step] | None:
-    """The step of a contraction with its epilogue, behind the copies that pack its weights; None where strides do not reach."""
-    described = _describe(state, nest)
-    if described is None:
+    """The steps of a contraction with its epilogue, one for each of its parts; None where strides do not reach."""
+    it = nest.contraction
+    assert it is not None
+    steps: list[Step] = []
+    parts = [_describe(state, nest, part) for part in it.maps]
+    if any(part is None or not _writable(state, nest, *part) for part in parts):
         return None
-    contraction, args = described
-    if needs_scratch(contraction):
-        mine = state.places[nest.value]
-        if any((p := state.places[v]).region == mine.region and p.name == mine.name and mine.name for v in args if v != nest.value):
-            return None
+    for part in parts:
+        assert part is not None
+        steps += _part_steps(state, nest, *part)
+    if sum(_elements_of(part) for part in it.maps) - nest.value.type.size != 0:  # what no part gives is zero, first everywhere
+        zero = rewrite(nest.expr, lambda e: Const(0.0, e.dtype) if isinstance(e, Acc) else e)
+        return [*kernels_of(state, [[replace(nest, expr=zero, contraction=None)]]), *steps]
+    return steps
+
+
+def _elements_of(part: ContractionMap) -> Dim:
+    """How many elements of the result a part gives."""
+    names = {name for index in part.out for name in dims.names(index)}
+    total: Dim = 1
+    for name, extent in part.axes:
+        total = total * extent if name in names else total
+    return total
+
+
+def _writable(state: Lowering, nest: Nest, contraction: Contraction, args: tuple[Value, ...]) -> bool:
+    """Whether the result's memory may hold partial sums where the contraction needs that."""
+    mine = state.places[nest.value]
+    shared = any((p := state.places[v]).region == mine.region and p.name == mine.name and mine.name for v in args if v != nest.value)
+    return not (shared and needs_scratch(contraction))
+
+
+def _part_steps(state: Lowering, nest: Nest, contraction: Contraction, args: tuple[Value, ...]) -> list[Step]:
+    """The step of a contraction with its epilogue, behind the copies that pack its weights."""
     assert nest.contraction is not None
     steps: list[Step] = []
     for position, operand in enumerate("ab"):

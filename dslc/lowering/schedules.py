@@ -94,6 +94,7 @@ class Schedule:
 
     `scalar` and `vector` name the operands ("a" or "b") that are broadcast and loaded in vectors. `rows` are tiled axes of the
     scalar operand, `columns` of the vector operand (without the lanes' own), `lanes` the tiled vector axis, None in dot form.
+    In paired form the lanes run along an axis of both operands, and the scalar operand is loaded in vectors too.
     """
 
     contraction: Contraction
@@ -116,6 +117,10 @@ class Schedule:
     def stride(self, axis: Axis, operand: str) -> int:
         return axis.a if operand == "a" else axis.b
 
+    @property
+    def paired(self) -> bool:
+        return self.lanes is not None and self.stride(self.lanes.axis, self.scalar) != 0
+
 
 @dataclass(frozen=True, slots=True)
 class Roles:
@@ -127,6 +132,11 @@ class Roles:
     lanes: Axis | None
     rows: tuple[Axis, ...]
     columns: tuple[Axis, ...]
+
+    @property
+    def paired(self) -> bool:
+        """Whether the lanes run along an axis of both operands."""
+        return self.lanes is not None and stride_of(self.lanes, self.scalar) != 0
 
 
 def stride_of(axis: Axis, operand: str) -> int:
@@ -153,7 +163,10 @@ def windows_of(c: Contraction, roles: Roles, reduction: Reduction) -> tuple[Wind
 
 
 def unroll_of(c: Contraction, roles: Roles, reduction: Reduction) -> int:
-    """Steps of the innermost loop to unroll: in dot form, where a row's vector is the next row's one step later."""
+    """Steps of the innermost loop to unroll: where a row's vector is the next row's one step later. In dot form and in paired form."""
+    if roles.paired:
+        steps = (reduction.inside[-1].extent or 1) if reduction.inside else 1
+        return max(n for n in range(1, MOST_UNROLLED + 1) if steps % n == 0)
     loops = [a for a in reduction.inside if a is not roles.dot]
     if roles.dot is None or (roles.dot.extent or 0) >= 2 * LANES or not loops:
         return 1

@@ -40,7 +40,7 @@ def cycles_of(
             steps *= -(-size // LANES) * (LANES // width) if axis is roles.dot else size
         elif axis.name not in tiled:
             around *= size
-    split = _split_loads(c, roles, lanes, width)
+    split = _split_loads(c, roles, lanes, width, roles.vector)
     windows = windows_of(c, roles, reduction)
     share = prod(useful_share(c, w) for w in windows if w is not None)
     reuse = (c.axis(windows[1].tap).extent or 1) if windows[1] is not None else 1
@@ -63,6 +63,9 @@ def cycles_of(
                 count = row * wide
                 shared = sliding * row / (row + sliding - 1) if sliding > 1 else reuse
                 loads = wide * split + row * (each * split if roles.dot is not None else 1) / shared
+                if roles.paired:
+                    alone = _split_loads(c, roles, lanes, width, roles.scalar)
+                    loads = wide * split + row * vectors * each * alone * _distinct(c, roles, reduction, rows)
                 step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
                 step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.1)
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
@@ -119,12 +122,21 @@ def _sizes(tiled: tuple[Tiled, ...]) -> dict[int, int]:
     return result
 
 
-def _split_loads(c: Contraction, roles: Roles, lanes: Tiled | None, width: int) -> float:
-    """Load slots that a vector takes: nearly two where it straddles cache lines."""
+def _distinct(c: Contraction, roles: Roles, reduction: Reduction, rows: tuple[Tiled, ...]) -> float:
+    """The share of the scalar operand's loads that are left where unrolled steps read what other rows have read."""
+    inner = reduction.inside[-1] if reduction.inside else None
+    offsets = [n * stride_of(inner, roles.scalar) if inner is not None else 0 for n in range(unroll_of(c, roles, reduction))]
+    for t in rows:
+        offsets = [o + n * stride_of(t.axis, roles.scalar) for o in offsets for n in range(t.size)]
+    return len(set(offsets)) / len(offsets)
+
+
+def _split_loads(c: Contraction, roles: Roles, lanes: Tiled | None, width: int, operand: str) -> float:
+    """Load slots that a vector of an operand takes: nearly two where it straddles cache lines."""
     if roles.dot is not None:
         return 1.0 if (roles.dot.extent or 0) % LANES == 0 else 1.8
     assert lanes is not None
-    if stride_of(lanes.axis, roles.vector) != 1:
-        return 1.0 if stride_of(lanes.axis, roles.vector) == 0 else float(width)
-    aligned = all(stride_of(a, roles.vector) % width == 0 for a in c.axes if a.name != lanes.axis.name)
+    if stride_of(lanes.axis, operand) != 1:
+        return 1.0 if stride_of(lanes.axis, operand) == 0 else float(width)
+    aligned = all(stride_of(a, operand) % width == 0 for a in c.axes if a.name != lanes.axis.name)
     return 1.0 if aligned else 1.0 + 0.9 * min(1.0, width * c.dtype.size / 64)

@@ -31,6 +31,8 @@ def chunks_outside(
     for axis in c.outputs:
         if stride_of(axis, roles.scalar) and not stride_of(axis, roles.vector) and all(t.axis is not axis for t in rows):
             row_tiles *= axis.size(BATCH_HINT)
+    if roles.paired and lanes is not None:
+        row_tiles *= len(lanes.tiles())
     sparse = all(abs(stride_of(a, operand)) > 1 for a in c.reductions for operand in "ab" if stride_of(a, operand))
     return row_tiles > 1 and (sparse or steps * wide * c.dtype.size > L2_BYTES or any(a.extent is None for a in c.reductions))
 
@@ -43,6 +45,12 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
     """
     c = s.contraction
     tiled = {t.axis.name: t for t in (*s.rows, *s.columns, *((s.lanes,) if s.lanes else ()))}
+
+    if s.paired:  # what lies side by side in memory is read side by side: vectors of channels inside, then pixels
+        assert s.lanes is not None
+        along = s.lanes.axis
+        walked = sorted(c.outputs, key=lambda a: (a is not along, a.extent is None, abs(s.stride(a, s.scalar))), reverse=True)
+        return tuple(GridLoop(a.name) for a in walked)
 
     def in_scalar(a: Axis) -> bool:
         return bool(s.stride(a, s.scalar)) or any(t.axis is a for t in s.rows)

@@ -65,7 +65,8 @@ def plan(contraction: Contraction, width: int) -> Schedule:
 
 
 def _roles(c: Contraction) -> Iterator[Roles]:
-    """Every sensible assignment of axes: lanes along an output axis (broadcast form) or a reduction axis (dot form)."""
+    """Every sensible assignment of axes: lanes along an output axis of one operand (broadcast form) or of both (paired form), or
+    along a reduction axis (dot form)."""
     for vector, scalar in (("b", "a"), ("a", "b")):
         only_scalar = [a for a in c.outputs if stride_of(a, scalar) and not stride_of(a, vector)]
         only_vector = [a for a in c.outputs if stride_of(a, vector) and not stride_of(a, scalar)]
@@ -77,6 +78,10 @@ def _roles(c: Contraction) -> Iterator[Roles]:
                         yield Roles(scalar, vector, None, lanes, rows, columns)
         if vector == "a":
             continue
+        for lanes in c.outputs:
+            if lanes.extent is not None and lanes.a == 1 and lanes.b:
+                for rows in _subsets(only_scalar):
+                    yield Roles(scalar, vector, None, lanes, rows, ())
         for dot in c.reductions:
             if dot.a == dot.b == 1 and dot.extent is not None:
                 for rows in _subsets(only_scalar):
@@ -121,7 +126,9 @@ def _tilings(
                         continue
                     spare = each * rows[0].size
                     rows = (_one_by_one(rows[0]),)
-                if sliding:  # and so do those of rows that slide
+                if roles.paired:  # rows that slide keep theirs
+                    spare = each * vectors * (product_of(rows) + 2)
+                elif sliding:  # and so do those of rows that slide
                     spare = each * rows[0].size * -(-(roles.dot.extent or 1) // LANES) if roles.dot and width == LANES else each
                 if (count + wide) * each + spare > available and (count > 1 or wide > 1):
                     continue

@@ -28,4 +28,5 @@ from dslc.ops import resize as resize
 from dslc.ops import response as response
 from dslc.ops import rounding as rounding
 from dslc.ops import slicing as slicing
+from dslc.ops import transposed as transposed
 from dslc.ops import triangles as triangles

@@ -12,7 +12,7 @@ from dslc.ir.graph import Value
 from dslc.ir.loops import Expr, IndexValue, Reader, binary, cast, const, reduce
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.windows import Setting, Sides, both, guarded, image, inside, pair, read_padded, sides, window_extent
+from dslc.ops.windows import Setting, Sides, both, guarded, image, inside, read_padded, several, sides, window_extent
 
 Array = np.ndarray[Any, Any]
 _NEGATIVE_INFINITY = float("-inf")
@@ -34,8 +34,8 @@ class _Windows:
     """The settings of a pooling, checked against the image's type."""
 
     def __init__(self, x: TensorType, window: Setting, stride: Setting | None, padding: Setting, ceil: bool, what: str):
-        self.window = pair(window, "window")
-        self.stride = self.window if stride is None else pair(stride, "stride")
+        self.window = several(window, "window")
+        self.stride = self.window if stride is None else several(stride, "stride")
         self.padding = sides(padding)
         self.size = (x.shape[2], x.shape[3])
         for axis in (0, 1):

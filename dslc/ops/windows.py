@@ -1,4 +1,4 @@
-"""What convolution and pooling share: settings of two spatial axes, the sizes they give, and reads that padding guards."""
+"""What convolution and pooling share: settings of the spatial axes, the sizes they give, and reads that padding guards."""
 
 from __future__ import annotations
 
@@ -9,37 +9,46 @@ from dslc.ir.loops import Const, Expr, IndexValue, Reader, binary, const, select
 from dslc.ir.operator import TypeFailure
 from dslc.ir.types import DType, TensorType
 
+Ints = tuple[int, ...]
 Pair = tuple[int, int]
-Sides = tuple[Pair, Pair]
+Sides = tuple[Pair, ...]
 Setting = int | tuple[Any, ...]
 
+IMAGES = {1: "[N, C, L]", 2: "[N, C, H, W]", 3: "[N, C, D, H, W]"}
+KERNELS = {1: "[KL]", 2: "[KH, KW]", 3: "[KD, KH, KW]"}
+SEVERAL = {1: "a list of one", 2: "a pair (rows, columns)", 3: "a triple (depth, rows, columns)"}
+EACH_SIDE = {
+    1: "((left, right),)",
+    2: "((top, bottom), (left, right))",
+    3: "((front, back), (top, bottom), (left, right))",
+}
 
-def pair(value: Setting, what: str, least: int = 1) -> Pair:
-    """An int for both spatial axes, or (rows, columns)."""
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or not all(isinstance(n, int) for n in both):
-        raise TypeFailure(f"{what} is an integer or a pair (rows, columns), not {value}")
-    if min(both) < least:
-        raise TypeFailure(f"{what} must be at least {least}, not {min(both)}")
-    return both[0], both[1]
+
+def several(value: Setting, what: str, rank: int = 2, least: int = 1) -> Ints:
+    """An int for every spatial axis, or one for each."""
+    each = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(each) != rank or not all(isinstance(n, int) for n in each):
+        raise TypeFailure(f"{what} is an integer or {SEVERAL[rank]}, not {value}")
+    if min(each) < least:
+        raise TypeFailure(f"{what} must be at least {least}, not {min(each)}")
+    return each
 
 
-def sides(value: Setting) -> Sides:
-    """Padding as ((top, bottom), (left, right)), from an int, (rows, columns), or the four sides in that form."""
+def sides(value: Setting, rank: int = 2) -> Sides:
+    """Padding as (before, after) of every spatial axis, from an int, one for each axis, or both sides of each."""
     if isinstance(value, tuple) and any(isinstance(n, tuple) for n in value):
-        if len(value) != 2:
-            raise TypeFailure(f"padding by sides is ((top, bottom), (left, right)), not {value}")
-        rows, columns = value
-        return pair(rows, "padding", 0), pair(columns, "padding", 0)
-    rows, columns = pair(value, "padding", 0)
-    return (rows, rows), (columns, columns)
+        if len(value) != rank:
+            raise TypeFailure(f"padding by sides is {EACH_SIDE[rank]}, not {value}")
+        both = [several(axis, "padding", 2, 0) for axis in value]
+        return tuple((before, after) for before, after in both)
+    return tuple((n, n) for n in several(value, "padding", rank, 0))
 
 
-def image(t: TensorType, what: str, position: int = 0) -> TensorType:
-    """Refuses what is not [N, C, H, W]."""
-    if t.rank != 4:
-        hint = "add an axis with unsqueeze" if t.rank == 3 else None
-        raise TypeFailure(f"{what} needs [N, C, H, W], not {t}", inputs=(position,), hint=hint)
+def image(t: TensorType, what: str, position: int = 0, rank: int = 2) -> TensorType:
+    """Refuses what has not batch, channels and `rank` spatial axes."""
+    if t.rank != rank + 2:
+        hint = "add an axis with unsqueeze" if t.rank == rank + 1 else None
+        raise TypeFailure(f"{what} needs {IMAGES[rank]}, not {t}", inputs=(position,), hint=hint)
     return t
 
 
@@ -78,9 +87,9 @@ def guarded(condition: Expr, value: Expr, otherwise: float | int) -> Expr:
     return value if is_true(condition) else select(condition, value, const(otherwise, value.dtype))
 
 
-def read_padded(x: Reader, index: tuple[Dim, Dim, Dim, Dim], padding: Sides, fill: float | int) -> Expr:
+def read_padded(x: Reader, index: tuple[Dim, ...], padding: Sides, fill: float | int) -> Expr:
     """x at an index that leaves the image only where there is padding; `fill` outside."""
     condition: Expr = const(True, DType.BOOL)
-    for axis, (before, after) in zip((2, 3), padding, strict=True):
+    for axis, (before, after) in enumerate(padding, 2):
         condition = both(condition, inside(index[axis], x.type.shape[axis], below=before > 0, above=after > 0))
     return guarded(condition, x[index], fill)

@@ -119,6 +119,37 @@ def input_gradient(batch: int | None, h: int, co: int, ci: int, k: int) -> Contr
     return Contraction(axes, a0=(k - 1) * (pitch + 1) * co, windows=windows)
 
 
+def depthwise(batch: int | None, h: int, channels: int, k: int, stride: int = 1, **options: object) -> Contraction:
+    """An input [n, h, h, g] that is already padded, weights [kh, kw, g]: lanes along an axis of both operands."""
+    out = (h - k) // stride + 1
+    axes = (
+        Axis("n", batch, h * h * channels, 0, out * out * channels),
+        Axis("g", channels, 1, 1, 1),
+        Axis("oh", out, stride * h * channels, 0, out * channels),
+        Axis("ow", out, stride * channels, 0, channels),
+        Axis("kh", k, h * channels, k * channels, None),
+        Axis("kw", k, channels, channels, None),
+    )
+    return Contraction(axes, **options)  # type: ignore[arg-type]
+
+
+def depthwise_weight_gradient(batch: int | None, h: int, channels: int, k: int, stride: int = 1) -> Contraction:
+    """From the input and dy [n, oh, ow, g] to [kh, kw, g]."""
+    c = depthwise(batch, h, channels, k, stride)
+    out = (h - k) // stride + 1
+    dy = {"n": out * out * channels, "oh": out * channels, "ow": channels, "g": 1}
+    axes = tuple(replace(a, b=dy.get(a.name, 0), c=None if a.c is not None and a.name != "g" else a.b) for a in c.axes)
+    return replace(c, axes=axes)
+
+
+def depthwise_input_gradient(batch: int | None, h: int, channels: int, k: int) -> Contraction:
+    """From dy [n, h, h, g] in a halo of k - 1, the kernel turned round."""
+    c = depthwise(batch, h + 2 * (k - 1), channels, k)
+    pitch = h + 2 * (k - 1)
+    axes = tuple(replace(a, a=-a.a) if a.reduction else a for a in c.axes)
+    return replace(c, axes=axes, a0=(k - 1) * (pitch + 1) * channels, windows=(Window("oh", "kh", 0, h), Window("ow", "kw", 0, h)))
+
+
 M, N = name("m"), name("n")
 BIAS = Load(3, N, F32)
 GELU = mul(mul(number(0.5), add(ACC, BIAS)), add(number(1.0), Unary("tanh", mul(number(0.7978845608), add(ACC, BIAS)), F32)))
@@ -183,6 +214,13 @@ CASES = {
     "conv weight gradient, channels first": weight_gradient_nchw(None, 16, 24, 1, 6, 5),
     "conv input gradient": input_gradient(None, 10, 16, 6, 5),
     "conv input gradient, more channels": input_gradient(None, 6, 32, 4, 3),
+    "depthwise": depthwise(2, 9, 32, 3),
+    "depthwise, tails": depthwise(None, 8, 43, 3),
+    "depthwise, few channels": depthwise(None, 9, 10, 5),
+    "depthwise, stride 2, epilogue": depthwise(None, 11, 48, 3, 2, epilogue=relu(add(ACC, Load(3, name("g"), F32)))),
+    "depthwise weight gradient": depthwise_weight_gradient(None, 9, 32, 3),
+    "depthwise weight gradient, stride 2, tails": depthwise_weight_gradient(None, 11, 43, 3, 2),
+    "depthwise input gradient": depthwise_input_gradient(None, 7, 32, 3),
     "two outputs": matmul(20, 40, 30, epilogue=add(ACC, BIAS), also=(Store(4, M * 40 + N, relu(add(ACC, BIAS))),)),
 }
 BATCHES = (1, 2, 7, 33)

@@ -10,7 +10,7 @@ from assembly import WIDTH, complaints
 from contractions import matmul
 from numba import types
 from numba.extending import intrinsic
-from test_contraction import CASES, conv_nhwc, weight_gradient_nhwc
+from test_contraction import CASES, conv_nhwc, depthwise, depthwise_weight_gradient, weight_gradient_nhwc
 
 from dslc.backends.cpu.contract import emit
 from dslc.backends.cpu.native import compile_object
@@ -28,6 +28,9 @@ SHAPES: dict[str, Contraction] = {
     "conv, few channels": CASES["conv, channels first"],
     "weight gradient": weight_gradient_nhwc(None, 16, 16, 64, 64, 3),
     "weight gradient, few channels": CASES["conv weight gradient, channels first"],
+    "depthwise": depthwise(None, 58, 96, 3),
+    "depthwise, stride 2": depthwise(None, 58, 144, 3, 2),
+    "depthwise weight gradient": depthwise_weight_gradient(None, 58, 96, 3),
     "epilogue": CASES["bias and gelu, tails"],
     "chunks": CASES["epilogue after chunks"],
 }

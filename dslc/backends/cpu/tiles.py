@@ -201,7 +201,10 @@ class TilePrinter:
                 for d, (count, _) in enumerate(loops):
                     position = f"k{d}" if position == "0" else f"({position} * {count} + k{d})"
                 self._say(f"prefetch(NEXT, {_times(position, s.ahead.step)})", depth)
-            self._broadcast_step(depth)
+            if s.paired:
+                self._paired_steps(inner, depth)
+            else:
+                self._broadcast_step(depth)
             return
         if s.taps is not None:
             self._pointers(offsets, depth)
@@ -249,6 +252,30 @@ class TilePrinter:
             for r, j in self.accumulators:
                 if r == i:
                     self._say(f"c{i}_{j} = fma(x, v{j}, c{i}_{j})", depth)
+
+    def _paired_steps(self, inner: Axis | None, depth: int) -> None:
+        """Steps in which both operands are read in vectors; what steps or rows share is read once."""
+        s = self.s
+        assert s.lanes is not None
+        axis, known = s.lanes.axis, {}
+
+        def vector(operand: str, at: int, v: int) -> str:
+            start, count, _ = self._vector(v)
+            stride = s.stride(axis, operand)
+            text = self._load(self.type, operand, at + start * stride, stride, count)
+            if text not in known:
+                known[text] = f"v{len(known)}"
+                self._say(f"{known[text]} = {text}", depth)
+            return known[text]
+
+        for step in range(s.unroll):
+            ahead = {o: step * s.stride(inner, o) if inner is not None else 0 for o in (s.scalar, s.vector)}
+            for i, row in enumerate(self.rows):
+                at = sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True))
+                for v in range(self.vectors):
+                    y = vector(s.vector, ahead[s.vector], v)
+                    x = vector(s.scalar, at + ahead[s.scalar], v)
+                    self._say(f"c{i}_{v} = fma({x}, {y}, c{i}_{v})", depth)
 
     def _fresh_lanes(self, dot: Axis) -> None:
         """Masks of the lanes that the last step adds, where it moves back to end with the axis.
