@@ -50,7 +50,7 @@ def _split(data: object, fields: Sequence[Field], where: str) -> Split:
             )
         return make_split(fields, {f.name: a for f, a in zip(fields, data, strict=True)}, where)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Iterable):
-        data = (data[i] for i in range(len(data)))
+        data = map(data.__getitem__, range(len(data)))
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise refuse(
             "DL0709",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dslc.data.description import Array, refuse
+from dslc.data.places import check_memory
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where `apt install dataset-fashion-mnist` puts it
 FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -91,6 +92,7 @@ def _elements(file: BinaryIO, path: Path, rank: int, most: int) -> NDArray[np.ui
         raise _broken(path, f"announces the shape {list(shape)}: no examples")
     if total > most:
         raise _broken(path, f"announces {total:,} elements, more than a file of its size can hold")
+    check_memory(total, str(path))
     elements = np.empty(total, dtype=np.uint8)
     room = elements.data
     done = 0

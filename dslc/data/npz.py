@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dslc.data.description import Array, Field, refuse
+from dslc.data.places import check_memory
 
 _PARSING = (SyntaxError, tokenize.TokenError, struct.error)  # what NumPy lets through from a damaged array header
 
@@ -22,6 +23,10 @@ def read_npz(path: Path, fields: Sequence[Field]) -> tuple[Mapping[str, Array], 
         with path.open("rb") as raw:
             if not zipfile.is_zipfile(raw):
                 raise refuse("DL0703", f"{path} is no .npz file", "write one with numpy.savez(path, image=..., label=...)")
+            with zipfile.ZipFile(raw) as archive:
+                sizes = {m.filename.removesuffix(".npy"): m.file_size for m in archive.infolist()}
+            wanted = {p + f.name for f in fields for p in ("", "train_", "test_")}
+            check_memory(sum(size for name, size in sizes.items() if name in wanted), str(path))
             raw.seek(0)
             file: np.lib.npyio.NpzFile = np.load(raw, allow_pickle=False)
             names = set(file.files)

@@ -162,7 +162,9 @@ def _made(what: Any, arguments: Any) -> Any:
             if not isinstance(code, str) or len(code) != 2 or code[0] not in _KINDS or code[1] not in "1248":
                 raise ValueError("it has an array of something other than numbers")
             return _Type(code)
-        if (what.module, what.name) == ("_codecs", "encode"):  # how protocol 2 spells bytes
+        if what.module in ("__builtin__", "builtins") and what.name == "bytes" and arguments == ():
+            return b""  # how protocol 2 spells no bytes, and here others
+        if (what.module, what.name) == ("_codecs", "encode"):
             text, encoding = arguments
             if encoding == "latin1" and isinstance(text, str):
                 return text.encode("latin-1")
@@ -192,6 +194,8 @@ def _finished(value: Any) -> Any:
 
 
 def _unwrapped(value: Any) -> Any:
+    if isinstance(value, _Mark | _Name | _Type):
+        raise ValueError("it is not plain data")
     if not isinstance(value, _Shell):
         return value
     if value.value is None:

@@ -32,7 +32,7 @@ def _candidates(name: str, folders: Sequence[Path]) -> list[Path]:
     if not name or "\0" in name:
         raise refuse("DL0702", "the data source names no file", 'write it as "npz:data.npz" or "images:pets/"')
     for folder in folders:
-        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        if not _leads_within(folder / name, folder.resolve()):
             raise refuse(
                 "DL0705", f"'{name}' leads out of {folder}", "data files lie in the folder of the .dl file or in one given with --data"
             )
@@ -72,9 +72,16 @@ def _entries(folder: Path, root: Path, folders: bool) -> list[Path]:
 
 def inside(path: Path, root: Path) -> Path:
     """`path`, if it lies in `root` (resolved) once its links are followed; else DL0705."""
-    if not path.resolve().is_relative_to(root):
+    if not _leads_within(path, root):
         raise refuse("DL0705", f"{path} leads out of {root}", "put the files themselves there, or name their folder with --data")
     return path
+
+
+def _leads_within(path: Path, root: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # links in a circle; Python 3.13 resolves them nevertheless
+        return False
 
 
 def machine_memory() -> int:

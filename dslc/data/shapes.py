@@ -10,7 +10,7 @@
 | i64[N] | the class of the largest |
 
 A picture follows from `seed`, its number and the declared size, by raw outputs of NumPy's Philox 4x64-10 and arithmetic that rounds in
-one way, so that it is the same everywhere. Later shapes hide earlier ones; what a shape keeps visible is at least a third of it.
+one way, so that it is the same everywhere. Later shapes hide earlier ones; what a shape keeps visible is at least half of it.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class _Picture:
         return int(self._random.random_raw()) % bound
 
     def _add(self) -> None:
-        """Draws one more shape over the others, unless it would leave less than a third of one of them visible."""
+        """Draws one more shape over the others, unless it would leave less than half of one of them visible."""
         kind, small = self._below(len(NAMES)), min(self._height, self._width)
         half_h, half_w = (small // 8 + self._below(small // 6 + 1) for _ in range(2))
         if kind == 0:
@@ -189,7 +189,7 @@ class _Picture:
             inside = (abs(down) <= half_h) & (2 * half_h * abs(across) <= half_w * (down + half_h))
         seen = np.where(inside, len(self.kinds), self._seen)
         visible = np.bincount(seen[seen >= 0], minlength=len(self.kinds) + 1)
-        if (3 * visible[:-1] >= np.array(self._areas, np.int64)).all():
+        if (2 * visible[:-1] >= np.array(self._areas, np.int64)).all():
             self.kinds.append(kind)
             self._seen = seen
             self._areas.append(int(inside.sum()))

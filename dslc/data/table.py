@@ -20,8 +20,10 @@ from typing import Protocol
 import numpy as np
 
 from dslc.data.description import Array, Field, refuse
+from dslc.data.places import check_memory
 
 _BLOCK = 4096  # rows held as Python numbers before they become an array
+_BYTES_A_BYTE = 4  # what a table of one-digit numbers takes in memory for a byte of text
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 
 
@@ -53,6 +55,7 @@ class _Row:
 def read_csv(path: Path, fields: Sequence[Field], chosen: Sequence[str] = ()) -> tuple[Mapping[str, Array], Mapping[str, tuple[str, ...]]]:
     """The arrays by field name, and the class names of the fields whose columns hold words."""
     try:
+        check_memory(path.stat().st_size * _BYTES_A_BYTE, str(path))
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]

@@ -1,4 +1,4 @@
-"""DL0701 to DL0709: data sets, from a name, a file or Python."""
+"""DL0701 to DL0715: data sets, from a name, a file or Python."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ EXPLANATIONS = (
         "DL0701",
         "There is no such data source",
         """
-        A recipe names its data: "digits" comes with dslc; "fashion-mnist" and "mnist" are read in their published formats; "npz:FILE"
-        and "csv:FILE" read files of your own. Data that Python makes is given to `dslc.Trainer(..., data=...)`.
+        A recipe names its data: "digits" comes with dslc, "shapes" is drawn; "fashion-mnist", "mnist" and "cifar10" are read in their
+        published formats; "npz:FILE" and "csv:FILE" read files of your own, "images:FOLDER/", "pairs:FOLDER/", "coco:FOLDER/" and
+        "wav:FOLDER/" folders. Data that Python makes is given to `dslc.Trainer(..., data=...)`. See data.md.
         """,
         'data image: f32[N, 64], label: i64[N] from "digit"',
         'data image: f32[N, 64], label: i64[N] from "digits"',
@@ -32,7 +33,7 @@ EXPLANATIONS = (
         "A data file is damaged, or of another format",
         """
         Headers, sizes and checksums of data files are checked before they are used; a download that was cut off is the usual cause.
-        npz files are read without unpickling: arrays of Python objects are refused, as they could run code.
+        npz files and CIFAR-10's Python version are read without unpickling: Python objects are refused, as they could run code.
         """,
         "curl -r 0-999999 -O .../train-images-idx3-ubyte.gz",
         "curl -O .../train-images-idx3-ubyte.gz",
@@ -104,5 +105,71 @@ EXPLANATIONS = (
         'dslc.Trainer("net.dl", data=(x,))',
         'dslc.Trainer("net.dl", data={"train": (x, y), "test": (x_test, y_test)})',
         "python",
+    ),
+    Explanation(
+        "DL0710",
+        "An option of the data does not hold",
+        """
+        `test` (a share to hold out) and `normalize` may stand behind any source. `fit` belongs to pictures, `columns` to tables,
+        `count` and `seed` to generated examples.
+        """,
+        'data image: f32[N, 64], label: i64[N] from "digits" with test = 20',
+        'data image: f32[N, 64], label: i64[N] from "digits" with test = 0.2',
+        "text",
+    ),
+    Explanation(
+        "DL0711",
+        "A picture cannot be read",
+        """
+        Pictures are PNG and JPEG files, whole, of at most 67,108,864 pixels; masks with a class a pixel are grey or palette PNG files. The size
+        is checked before the pixels are decoded, so that a small file cannot take all memory.
+        """,
+        "curl -r 0-9999 -O .../cat.jpg",
+        "curl -O .../cat.jpg",
+        "sh",
+    ),
+    Explanation(
+        "DL0712",
+        "A folder of examples is laid out in another way",
+        """
+        "images:" and "wav:" want a subfolder for each class, "pairs:" one for each field with files of the same names, "coco:"
+        annotations.json and images/. Parts for training and test are the subfolders train/ and test/. See data.md.
+        """,
+        "pets/cat1.png  pets/cat2.png  pets/dog1.png",
+        "pets/cat/1.png  pets/cat/2.png  pets/dog/1.png",
+        "text",
+    ),
+    Explanation(
+        "DL0713",
+        "Annotations of pictures do not hold together",
+        """
+        A file of COCO instances lists images, annotations and categories. Every annotation names an image and a category of the file, and
+        has a box [x, y, width, height] in pixels. A picture has no more boxes than the recipe declares.
+        """,
+        '{"images": [], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5]}], "categories": []}',
+        """{"images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9}],
+ "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 5, 5]}], "categories": [{"id": 1, "name": "cat"}]}""",
+        "text",
+    ),
+    Explanation(
+        "DL0714",
+        "Sound cannot be read",
+        """
+        Sounds are RIFF WAVE files: PCM of 8, 16, 24 or 32 bits, or floats, whole, and all of one rate. Nothing is resampled.
+        """,
+        "ffmpeg -i a.mp3 -c:a adpcm_ms a.wav",
+        "ffmpeg -i a.mp3 -c:a pcm_s16le -ar 16000 a.wav",
+        "sh",
+    ),
+    Explanation(
+        "DL0715",
+        "The data would take more memory than there is",
+        """
+        What a file announces is compared with the machine's memory before any is taken. Folders of pictures and sounds are held in
+        memory up to a quarter of it, and read for each batch beyond.
+        """,
+        'data image: f32[N, 3, 512, 512] from "npz:million_images.npz"',
+        'data image: f32[N, 3, 512, 512] from "images:million_images/"',
+        "text",
     ),
 )
