@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
-from dslc.ir.loops import ARITHMETIC, Binary, Expr, For, LoopProgram, Reduce, Stmt, Store, Unary
+from dslc.ir.loops import ARITHMETIC, Binary, Expr, For, LoopProgram, Reduce, Scan, Stmt, Store, Unary
+from dslc.ir.routines import Routine
 from dslc.lowering.contraction import Contraction
 from dslc.lowering.steps import Lowered, Step
 
@@ -25,6 +26,8 @@ def step_flops(step: Step, batch: int) -> int:
         for axis in c.outputs:
             results *= axis.size(batch)
         return c.flops(batch) + results * sum(_operations(e, batch) for e in c.expressions)
+    if isinstance(step.program, Routine):
+        return 0  # it moves, compares and adds, at places that data names
     return _statements(step.program.body, batch)
 
 
@@ -40,6 +43,9 @@ def _statements(body: Iterable[Stmt], batch: int) -> int:
             total += _size(statement.extent, batch) * _statements(statement.body, batch)
         elif isinstance(statement, Store):
             total += _operations(statement.value, batch)
+        elif isinstance(statement, Scan):
+            carried = sum(_operations(c.next, batch) for c in statement.carries)
+            total += _size(statement.extent, batch) * (_statements(statement.body, batch) + carried)
     return total
 
 
@@ -53,7 +59,7 @@ def _own(e: Expr, batch: int) -> int:
         size = 1
         for _, extent in e.variables:
             size *= _size(extent, batch)
-        return size * (_operations(e.body, batch) + (1 if e.op in ("add", "max", "min") and e.dtype.floating else 0))
+        return size * (_operations(e.body, batch) + (1 if e.op in ("add", "mul", "max", "min") and e.dtype.floating else 0))
     counts = e.dtype.floating and (isinstance(e, Unary) or (isinstance(e, Binary) and e.op in ARITHMETIC))
     return 1 if counts else 0
 

@@ -20,7 +20,7 @@ UNARY = frozenset(
 )
 ARITHMETIC = frozenset(["add", "sub", "mul", "div", "floordiv", "mod", "max", "min", "pow", "atan2", "and", "or"])
 COMPARE = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
-REDUCTIONS = frozenset(["add", "max", "min", "argmax", "argmin"])
+REDUCTIONS = frozenset(["add", "mul", "max", "min", "argmax", "argmin"])
 
 
 class Expr:
@@ -136,6 +136,14 @@ class Acc(Expr):
 
 
 @dataclass(frozen=True, slots=True)
+class Carry(Expr):
+    """What the recurrence around it carries under this name, as the step before left it."""
+
+    name: str
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
 class Load(Expr):
     """After layout: element `address` of buffer argument `buffer`."""
 
@@ -242,6 +250,37 @@ class ContractionMap:
     b: tuple[Dim, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A number that a recurrence hands from step to step: what it starts as, and what a step makes of it."""
+
+    name: str
+    initial: Expr
+    next: Expr
+
+    @property
+    def before(self) -> Carry:
+        """It, as a step finds it."""
+        return Carry(self.name, self.initial.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """An element by what was carried along `axis`: the steps go through its indices in order, from the last one where `reverse`.
+
+    `value` is the element at a step, before the step moves what is carried. `initial` does not depend on the index along the axis.
+    """
+
+    axis: int
+    reverse: bool
+    carries: tuple[Carried, ...]
+    value: Expr
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        return (self.value, *(e for c in self.carries for e in (c.initial, c.next)))
+
+
 # ---- loop programs ------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +303,19 @@ class For(Stmt):
     variable: str
     extent: Dim
     kind: str
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(Stmt):
+    """A loop whose steps depend on each other through what they carry; one after the other, in every lane of a vector loop around it.
+
+    A step finds the values of `next` before it stores anything, so that a store may write over what the step reads.
+    """
+
+    variable: str
+    extent: Dim
+    carries: tuple[Carried, ...]
     body: tuple[Stmt, ...]
 
 

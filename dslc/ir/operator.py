@@ -1,7 +1,7 @@
 """The contract of an operator: one class says everything about it, and a missing piece fails at import.
 
-A *primitive* has `body`, its definition per output element; a *composite* has `expand`, which writes it with other
-operators. Both have `infer`, `reference` (an independent NumPy oracle), `samples` and `errors`, which drive generated
+A *primitive* has `body`, its definition per output element, `recurrence`, its definition by what is carried along an axis, or
+`routine`, an algorithm that back ends know by name; a *composite* has `expand`, which writes it with other operators. All have `infer`, `reference` (an independent NumPy oracle), `samples` and `errors`, which drive generated
 tests, and a gradient: `vjp`, or `expand` (whose operators have one), or `differentiable = False` said explicitly.
 """
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dslc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from dslc.ir.graph import Value
-    from dslc.ir.loops import ContractionMap, Expr
+    from dslc.ir.loops import ContractionMap, Expr, Recurrence
+    from dslc.ir.routines import Routine
 
 REQUIRED = object()
 
@@ -84,6 +85,8 @@ class Operator:
 
     # Optional parts, found by `has`:
     #   body(self, index, *readers, **attrs) -> Expr               one output element; index: tuple of index expressions
+    #   recurrence(self, index, *readers, **attrs) -> Recurrence   the same, by what is carried from element to element
+    #   routine(self, *types, **attrs) -> Routine                  the whole result by an algorithm that back ends know
     #   expand(self, b, *values, **attrs) -> Value or tuple
     #   vjp(self, b, dy, y, *values, **attrs) -> tuple of Value or None, one for each input (dy, y tuples if several results;
     #       a missing cotangent is None in the tuple)
@@ -96,12 +99,15 @@ class Operator:
     if TYPE_CHECKING:
 
         body: Callable[..., Expr]
+        recurrence: Callable[..., Recurrence]
+        routine: Callable[..., Routine]
         expand: Callable[..., Value | tuple[Value, ...]]
         vjp: Callable[..., tuple[Value | None, ...]]
         contraction: Callable[..., ContractionMap | tuple[ContractionMap, ...]]
 
 
 OPERATORS: dict[str, Operator] = {}
+DEFINITIONS = ("body", "expand", "recurrence", "routine")  # one of them says what an operator computes
 
 
 def operator(cls: type[Operator]) -> type[Operator]:
@@ -111,7 +117,7 @@ def operator(cls: type[Operator]) -> type[Operator]:
     missing = [part for part in ("infer", "reference") if not (cls.has(part) or (cls.meta and part == "reference"))]
     if not cls.__doc__ or cls.__doc__ == Operator.__doc__:
         missing.append("docstring")
-    if not (cls.meta or cls.has("body") or cls.has("expand")):
+    if not (cls.meta or any(cls.has(part) for part in DEFINITIONS)):
         missing.append("body or expand")
     if cls.differentiable and not (cls.has("vjp") or cls.has("expand")):
         missing.append("vjp, expand or differentiable = False")

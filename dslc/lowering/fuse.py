@@ -3,7 +3,7 @@
 A value is materialised where it must be (a result, an operand of a contraction, a table that data indexes, a long sum) or
 where computing it again for every reader would cost more than a store and loads. Everything else is inlined: element-wise
 chains, broadcasts and views vanish into their consumers. A contraction or a long reduction absorbs the element-wise chain
-behind it as its epilogue.
+behind it as its epilogue. Recurrences and routines have results in memory, and a routine's operands are there too.
 """
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from dslc.diagnostics import Span
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
-from dslc.ir.loops import Acc, Binary, ContractionMap, Expr, Gathered, Random, Read, Reader, Reduce, Unary, var
+from dslc.ir.loops import Acc, Binary, Carried, ContractionMap, Expr, Gathered, Random, Read, Reader, Recurrence, Reduce, Unary, var
 from dslc.ir.operator import OPERATORS
+from dslc.ir.routines import Routine
 from dslc.lowering.indices import rewrite, walk
 
 NOMINAL_BATCH = 32  # for weighing costs only
@@ -33,7 +34,8 @@ LARGEST_EXPRESSION = 160  # nodes; a longer chain is cut, so that kernels stay q
 class Nest:
     """One materialised value: `expr` is its element at `index` (one loop variable an axis), over Reads of materialised values.
 
-    Where `contraction` is set, `Acc` in `expr` stands for the finished sum of `a` times `b`.
+    Where `contraction` is set, `Acc` in `expr` stands for the finished sum of `a` times `b`. Where `recurrence` is, `expr` is its
+    value. Where `routine` is, `expr` is `Acc`: what the routine makes.
     """
 
     value: Value
@@ -42,6 +44,20 @@ class Nest:
     span: Span | None
     label: str
     contraction: Contracted | None = None
+    recurrence: Recurrence | None = None
+    routine: Called | None = None
+
+    @property
+    def expressions(self) -> tuple[Expr, ...]:
+        return (self.expr,) if self.recurrence is None else self.recurrence.expressions
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The routine inside a nest, and the graph values that it reads."""
+
+    routine: Routine
+    inputs: tuple[Value, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +104,27 @@ def is_contraction(op: Op) -> bool:
     return OPERATORS[op.kind].has("contraction")
 
 
+def is_recurrence(op: Op) -> bool:
+    return OPERATORS[op.kind].has("recurrence")
+
+
+def is_routine(op: Op) -> bool:
+    return OPERATORS[op.kind].has("routine")
+
+
+def _whole(op: Op) -> bool:
+    """Whether an operator's result exists in memory only, and nothing is written inline on either side of that."""
+    return op.kind == "constant" or is_contraction(op) or is_recurrence(op) or is_routine(op)
+
+
+def definition(op: Op, index: tuple[Dim, ...], readers: tuple[Reader, ...]) -> tuple[Expr, ...]:
+    """The expressions that define an operator's element; a recurrence has several."""
+    if is_recurrence(op):
+        made: Recurrence = OPERATORS[op.kind].recurrence(index, *readers, **dict(op.attrs))
+        return made.expressions
+    return (body_of(op, index, readers),)
+
+
 def _probe_index(value: Value) -> tuple[Dim, ...]:
     return index_of(tuple(f"p{n}" for n in range(value.type.rank)), value.type.shape)
 
@@ -97,15 +134,18 @@ def _probe(value: Value) -> Reader:
 
 
 def shape_of(op: Op) -> Shape:
-    """Looks at an operator's body once, over fresh variables."""
+    """Looks at an operator's definition once, over fresh variables."""
     out = op.output
+    if is_routine(op):
+        return Shape({v.id: 1.0 for v in op.inputs}, 0.0, False, False, frozenset(), False)
     index = _probe_index(out)
-    e = body_of(op, index, tuple(_probe(v) for v in op.inputs))
+    defined = definition(op, index, tuple(_probe(v) for v in op.inputs))
+    nodes = [node for e in defined for node in walk(e)]
     reads: dict[int, float] = {}
     cost, reduction, draw = 0.0, False, False
     tables: set[int] = set()
     inner = 1.0
-    for node in walk(e):
+    for node in nodes:
         match node:
             case Reduce():
                 size = elements(tuple(x for _, x in node.variables))
@@ -119,11 +159,12 @@ def shape_of(op: Op) -> Shape:
                 tables.add(node.source)
                 cost += 4
     scale = elements(out.type.shape)
-    for node in walk(e):
+    for node in nodes:
         if isinstance(node, Read):
             size = next(elements(v.type.shape) for v in op.inputs if v.id == node.source)
             reads[node.source] = reads.get(node.source, 0.0) + max(1.0, inner * scale / max(size, 1.0))
-    return Shape(reads, cost * inner, isinstance(e, Read), reduction, frozenset(tables), draw)
+    view = len(defined) == 1 and isinstance(defined[0], Read)
+    return Shape(reads, cost * inner, view, reduction, frozenset(tables), draw)
 
 
 def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
@@ -135,7 +176,7 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
     for op in graph.ops:
         if op.kind == "constant":
             keep.add(op.output)
-        elif is_contraction(op):
+        elif is_contraction(op) or is_routine(op):
             keep.update(_base(v, producer, shapes) for v in op.inputs)
         else:
             keep.update(v for v in op.inputs if v.id in shapes[op].tables)
@@ -146,6 +187,9 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
         if op.kind == "constant":
             continue
         v = op.output
+        if is_recurrence(op) or is_routine(op):
+            keep.add(v)
+            continue
         if is_contraction(op) or shapes[op].reduction:
             end = _absorb(op, uses, shapes, keep, claimed, contraction=is_contraction(op))
             absorbed[v] = end
@@ -155,7 +199,7 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
             continue
         times = 0.0
         for user in uses.get(v, ()):
-            if is_contraction(user):
+            if is_contraction(user) or is_routine(user):
                 continue  # read through a view: its base is kept
             times += shapes[user].reads.get(v.id, 1.0)
         if work[v] * (times - 1) > WORTH_STORING or work[v] > LARGEST_EXPRESSION:
@@ -168,7 +212,7 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
 
 def _base(value: Value, producer: Mapping[Value, Op], shapes: Mapping[Op, Shape]) -> Value:
     """The value that a chain of views looks at."""
-    while value in producer and producer[value].kind != "constant" and not is_contraction(producer[value]) and shapes[producer[value]].view:
+    while value in producer and not _whole(producer[value]) and shapes[producer[value]].view:
         value = producer[value].inputs[0]
     return value
 
@@ -176,7 +220,7 @@ def _base(value: Value, producer: Mapping[Value, Op], shapes: Mapping[Op, Shape]
 def base_chain(value: Value, producer: Mapping[Value, Op]) -> list[Value]:
     """A value and what it is a view of, down to the value that is computed."""
     chain = [value]
-    while value in producer and producer[value].kind != "constant" and not is_contraction(producer[value]) and shape_of(producer[value]).view:
+    while value in producer and not _whole(producer[value]) and shape_of(producer[value]).view:
         value = producer[value].inputs[0]
         chain.append(value)
     return chain
@@ -186,10 +230,7 @@ def _chain_costs(graph: Graph, shapes: Mapping[Op, Shape]) -> dict[Value, float]
     """Scalar operations for one element of each value if everything before it were inlined."""
     work: dict[Value, float] = dict.fromkeys(graph.inputs, 0.0)
     for op in graph.ops:
-        if op.kind == "constant":
-            work[op.output] = 0.0
-            continue
-        if is_contraction(op) or shapes[op].reduction:
+        if _whole(op) or shapes[op].reduction:
             work[op.output] = 0.0
             continue
         inputs = sum(work[v] for v in dict.fromkeys(op.inputs))
@@ -215,7 +256,7 @@ def _absorb(
     chain: list[Op] = []
     while end.output not in keep and len(uses.get(end.output, ())) == 1 and length < 40:
         user = uses[end.output][0]
-        if is_contraction(user) or user.kind == "constant" or user in claimed or shapes[user].reduction or shapes[user].tables:
+        if _whole(user) or user in claimed or shapes[user].reduction or shapes[user].tables:
             break
         if user.output.type.shape != op.output.type.shape or not _pointwise(user, end.output):
             break
@@ -245,6 +286,9 @@ def fuse(graph: Graph) -> tuple[Nest, ...]:
         if v is None or v not in keep or op.kind == "constant":
             continue
         root = ends.get(v)
+        if is_recurrence(op) or is_routine(op):
+            nests.append(_whole_nest(op, keep, producer))
+            continue
         names = tuple(f"i{n}" for n in range(v.type.rank))
         contraction = root if root is not None and is_contraction(root) else None
         e = _element(v, index_of(names, v.type.shape), keep, producer, contraction)
@@ -256,6 +300,20 @@ def fuse(graph: Graph) -> tuple[Nest, ...]:
         source = contraction or root or op
         nests.append(Nest(v, names, e, source.span or op.span, source.kind if root is not None else op.kind, contracted))
     return tuple(nests)
+
+
+def _whole_nest(op: Op, keep: set[Value], producer: Mapping[Value, Op]) -> Nest:
+    """The nest of a recurrence, with what it reads written inline, or of a routine."""
+    v = op.output
+    names = tuple(f"i{n}" for n in range(v.type.rank))
+    if is_routine(op):
+        routine: Routine = OPERATORS[op.kind].routine(*(x.type for x in op.inputs), **dict(op.attrs))
+        return Nest(v, names, Acc(v.type.dtype), op.span, op.kind, routine=Called(routine, op.inputs))
+    readers = tuple(Reader(x.type, lambda i, x=x: value_at(x, i, keep, producer), x.id) for x in op.inputs)  # type: ignore[misc]
+    it: Recurrence = OPERATORS[op.kind].recurrence(index_of(names, v.type.shape), *readers, **dict(op.attrs))
+    carries = tuple(Carried(c.name, unroll_small(c.initial), unroll_small(c.next)) for c in it.carries)
+    it = Recurrence(it.axis, it.reverse, carries, unroll_small(it.value))
+    return Nest(v, names, it.value, op.span, op.kind, recurrence=it)
 
 
 def value_at(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Expr:

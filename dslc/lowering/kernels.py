@@ -1,7 +1,7 @@
 """Nests become kernels: those that share data share loops, or at least rows, and each kernel is a loop program."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from dslc.ir import dims
@@ -18,6 +18,7 @@ from dslc.ir.loops import (
     LoopProgram,
     Read,
     Reduce,
+    Scan,
     Stmt,
     Store,
     binary,
@@ -107,18 +108,37 @@ def _same_rows(scheduled: list[Loops]) -> bool:
 
 def _schedule(state: Lowering, bundle: list[Nest], args: list[Value], keep_rows: bool) -> Loops:
     stores = []
-    batch = state.program.batch
-    extents: dict[str, Dim] = {}
-    ranges: dict[str, tuple[int, int]] = {}
-    by_id = {v.id: v for v in [*state.graph.values(), *state.places]}
+    for nest in bundle:
+        written = unroll_small(nest.expr)
+        resolved, named = resolver(state, nest, (written,), args)
+        expr = resolved(written)
+        address = named(state.places[nest.value].layout.address(index_of(nest.index, nest.value.type.shape)))
+        stores.append(Store(argument(args, nest.value), address, expr))
+    first = bundle[0]
+    axes = tuple((n, named(e)) for n, e in zip(first.index, first.value.type.shape, strict=True))
+    return schedule(tuple(stores), axes, state.bound, keep_rows)
 
-    def argument(value: Value) -> int:
-        if value not in args:
-            args.append(value)
-        return args.index(value)
+
+def argument(args: list[Value], value: Value) -> int:
+    """The number of a kernel's buffer argument, which is added where it is new."""
+    if value not in args:
+        args.append(value)
+    return args.index(value)
+
+
+def resolver(
+    state: Lowering, nest: Nest, written: tuple[Expr, ...], args: list[Value]
+) -> tuple[Callable[[Expr], Expr], Callable[[Dim], Dim]]:
+    """How reads in the expressions of a nest become loads of the kernel's arguments, and sizes sizes in the batch."""
+    batch = state.program.batch
+    by_id = {v.id: v for v in [*state.graph.values(), *state.places]}
 
     def named(d: Dim) -> Dim:
         return dims.substitute(d, {batch: dims.name(BATCH)}) if batch else d
+
+    extents = {n: named(x) for n, x in zip(nest.index, nest.value.type.shape, strict=True)}
+    extents |= {n: named(x) for e in written for node in walk(e) if isinstance(node, Reduce) for n, x in node.variables}
+    ranges = {BATCH: (1, state.bound)} | {n: (0, largest(x, state.bound) - 1) for n, x in extents.items()}
 
     def resolve(e: Expr) -> Expr:
         if isinstance(e, Read):
@@ -126,28 +146,19 @@ def _schedule(state: Lowering, bundle: list[Nest], args: list[Value], keep_rows:
             layout = state.places[value].layout
             outside = [n for n, i in enumerate(e.index) if not within(named(i), named(value.type.shape[n]), extents, ranges)]
             if not outside:
-                return Load(argument(value), named(layout.address(e.index)), e.dtype)
+                return Load(argument(args, value), named(layout.address(e.index)), e.dtype)
             rest = tuple(0 if n in outside else i for n, i in enumerate(e.index))
             clamps = tuple((named(e.index[n]), named(value.type.shape[n]), named(layout.strides[n])) for n in outside)
-            return ClampedLoad(argument(value), named(layout.address(rest)), clamps, e.dtype)
+            return ClampedLoad(argument(args, value), named(layout.address(rest)), clamps, e.dtype)
         if isinstance(e, Gathered):
             value = by_id[e.source]
             layout = state.places[value].layout
             index = tuple(0 if n == e.axis else i for n, i in enumerate(e.index))
-            return LoadAt(argument(value), named(layout.address(index)), clamped(e.at, named(e.extent)), named(layout.strides[e.axis]), e.dtype)
+            at = clamped(e.at, named(e.extent))
+            return LoadAt(argument(args, value), named(layout.address(index)), at, named(layout.strides[e.axis]), e.dtype)
         return e
 
-    for nest in bundle:
-        written = unroll_small(nest.expr)
-        extents = {n: named(x) for n, x in zip(nest.index, nest.value.type.shape, strict=True)}
-        extents |= {n: named(x) for e in walk(written) if isinstance(e, Reduce) for n, x in e.variables}
-        ranges = {BATCH: (1, state.bound)} | {n: (0, largest(x, state.bound) - 1) for n, x in extents.items()}
-        expr = map_indices(rewrite(written, resolve), named)
-        address = named(state.places[nest.value].layout.address(index_of(nest.index, nest.value.type.shape)))
-        stores.append(Store(argument(nest.value), address, expr))
-    first = bundle[0]
-    axes = tuple((n, named(e)) for n, e in zip(first.index, first.value.type.shape, strict=True))
-    return schedule(tuple(stores), axes, state.bound, keep_rows)
+    return lambda e: map_indices(rewrite(e, resolve), named), named
 
 
 def clamped(at: Expr, extent: Dim) -> Expr:
@@ -178,6 +189,10 @@ def canonical(program: LoopProgram) -> LoopProgram:
         if isinstance(s, For):
             name = rename(s.variable)
             return For(name, change(s.extent), s.kind, tuple(stmt(b) for b in s.body))
+        if isinstance(s, Scan):
+            name = rename(s.variable)
+            carries = tuple(replace(c, initial=expr(c.initial), next=expr(c.next)) for c in s.carries)
+            return Scan(name, change(s.extent), carries, tuple(stmt(b) for b in s.body))
         assert isinstance(s, Store)
         value = expr(s.value)
         return Store(s.buffer, change(s.address), value)

@@ -10,6 +10,8 @@ from dslc.lowering.kernels import join, kernels_of
 from dslc.lowering.layout import Layout, row_major
 from dslc.lowering.operands import VECTOR_CHANNELS, border, default_layout
 from dslc.lowering.prepare import contraction_steps, prepare, without_epilogue
+from dslc.lowering.recurrences import recurrence_step
+from dslc.lowering.routines import routine_layout, routine_steps
 from dslc.lowering.steps import Lowered, Lowering, Place, Step
 from dslc.lowering.updates import bind_outputs, ordered
 
@@ -36,6 +38,14 @@ def lower(program: Program) -> Lowered:
             group = []
             label = f"{nest.label} border"
             steps.append(Step(border(layout, nest.value.type.dtype, program.batch), (nest.value,), frozenset(), frozenset({nest.value}), False, label, nest.span))
+        if nest.recurrence is not None:
+            steps += [*kernels_of(state, group), recurrence_step(state, nest)]
+            group = []
+            continue
+        if nest.routine is not None:
+            steps += [*kernels_of(state, group), *routine_steps(state, nest)]
+            group = []
+            continue
         if nest.contraction is not None:
             contraction = contraction_steps(state, nest)
             if contraction is not None:
@@ -58,6 +68,8 @@ def lower(program: Program) -> Lowered:
 def _layout(nest: Nest) -> Layout:
     """A nest's own layout. The gradient of a convolution's weights [O, I, k, k] is made in vectors over O, so O stands innermost."""
     t = nest.value.type
+    if nest.routine is not None:
+        return routine_layout(t)
     wide = t.rank in (4, 5) and isinstance(t.shape[0], int) and t.shape[0] >= VECTOR_CHANNELS
     if wide and nest.contraction is not None and nest.contraction.kind.endswith("_weight_grad"):
         return replace(row_major(t.shape), order=(*range(1, t.rank), 0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
-from dslc.ir.loops import ClampedLoad, Expr, For, IndexValue, Load, LoadAt, Random, Reduce, Stmt, Store
+from dslc.ir.loops import Carried, ClampedLoad, Expr, For, IndexValue, Load, LoadAt, Random, Reduce, Scan, Stmt, Store
 from dslc.lowering.indices import coefficient, indices, map_indices, quotients, rewrite, simplify, substitute, walk
 
 BATCH = "batch"
@@ -24,7 +24,7 @@ class Loops:
 
     loops: tuple[tuple[str, Dim], ...]
     vector: str | None
-    stores: tuple[Store, ...]
+    stores: tuple[Stmt, ...]
     rows: str | None  # the loop variable that walks axis 0 of the value, where nothing was merged into it
     work: float  # scalar operations, at a nominal batch
 
@@ -49,6 +49,26 @@ def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound
         stores = tuple(_vectorised(s, reduced) for s in stores)
     rows = axes[0][0] if axes and axes[0][0] != vector else None
     return Loops(axes, vector, stores, rows, _work(stores, axes))
+
+
+def schedule_recurrence(
+    store: Store, carries: tuple[Carried, ...], along: tuple[str, Dim], axes: tuple[tuple[str, Dim], ...], bound: int
+) -> Loops:
+    """Loops over `axes` around the steps along one more: steps are in order in every lane, so lanes run over another axis."""
+    scan, extent = along
+    ranges = {name: (0, largest(size, bound) - 1) for name, size in (*axes, along)} | {BATCH: (1, bound)}
+    parts = (store, *(Store(store.buffer, 0, e) for c in carries for e in (c.initial, c.next)))
+    parts = tuple(_simplified(s, ranges) for s in parts)
+    axes = tuple(a for a in axes if ranges[a[0]] != (0, 0))
+    parts = tuple(_without_single_steps(_substituted(s, {n: 0 for n, e in ranges.items() if e == (0, 0)})) for s in parts)
+    parts, axes = _merge(parts, axes, False)
+    vector, _ = _choose_vector(parts, axes)
+    if vector is not None:
+        axes = (*(a for a in axes if a[0] != vector), next(a for a in axes if a[0] == vector))
+    made = tuple(
+        Carried(c.name, start.value, after.value) for c, start, after in zip(carries, parts[1::2], parts[2::2], strict=True)
+    )
+    return Loops(axes, vector, (Scan(scan, extent, made, parts[:1]),), None, _work(parts, (*axes, along)))
 
 
 def largest(extent: Dim, bound: int) -> int:
@@ -240,7 +260,7 @@ def _work(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> float
 
 def nest_of(loops: Loops, parallel: bool) -> tuple[Stmt, ...]:
     """The loop statements of one scheduled nest; with `parallel` its outermost loop is split over the threads."""
-    body: tuple[Stmt, ...] = loops.stores
+    body = loops.stores
     for depth, (name, extent) in reversed(list(enumerate(loops.loops))):
         vector = name == loops.vector
         first = parallel and depth == 0

@@ -8,6 +8,7 @@ from dslc.diagnostics import Span
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.loops import LoopProgram
 from dslc.ir.module import Program
+from dslc.ir.routines import Routine
 from dslc.lowering.contraction import Contraction
 from dslc.lowering.layout import Layout
 from dslc.lowering.packing import Pack
@@ -26,7 +27,7 @@ class Place:
 class Step:
     """One kernel call before memory is planned: arguments are values."""
 
-    program: LoopProgram | Contraction
+    program: LoopProgram | Contraction | Routine
     args: tuple[Value, ...]
     reads: frozenset[Value]
     writes: frozenset[Value]

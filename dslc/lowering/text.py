@@ -6,7 +6,26 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
 from dslc.ir.dims import DimExpr
-from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, For, IndexValue, Load, LoadAt, LoopProgram, Reduce, Select, Stmt, Store, Unary
+from dslc.ir.loops import (
+    Acc,
+    Binary,
+    Carry,
+    Cast,
+    Const,
+    Expr,
+    For,
+    IndexValue,
+    Load,
+    LoadAt,
+    LoopProgram,
+    Reduce,
+    Scan,
+    Select,
+    Stmt,
+    Store,
+    Unary,
+)
+from dslc.ir.routines import Routine
 from dslc.lowering.contraction import Axis, Contraction
 
 _SIGNS = {
@@ -15,8 +34,10 @@ _SIGNS = {
 }  # fmt: skip
 
 
-def loops_text(program: LoopProgram | Contraction) -> str:
-    """One kernel's definition: loops with their kinds, or the axes of a contraction with the operands' strides."""
+def loops_text(program: LoopProgram | Contraction | Routine) -> str:
+    """One kernel's definition: loops with their kinds, the axes of a contraction with the operands' strides, or a routine's name and sizes."""
+    if isinstance(program, Routine):
+        return "\n".join(_routine(program)) + "\n"
     return "\n".join(_contraction(program) if isinstance(program, Contraction) else _loops(program)) + "\n"
 
 
@@ -28,6 +49,14 @@ def _loops(program: LoopProgram) -> Iterator[str]:
     yield "}"
 
 
+def _routine(r: Routine) -> Iterator[str]:
+    buffers = ", ".join(f"b{n}: {dtype.value}" for n, dtype in enumerate(r.buffers))
+    yield f"routine {r.name}({buffers}){' serial' if r.serial else ''} {{"
+    for name, value in (*r.sizes, *r.settings):
+        yield f"  {name} = {value}"
+    yield "}"
+
+
 def _statement(statement: Stmt, indent: str) -> Iterator[str]:
     if isinstance(statement, For):
         yield f"{indent}for {statement.variable} in 0..{statement.extent} {statement.kind} {{"
@@ -36,6 +65,15 @@ def _statement(statement: Stmt, indent: str) -> Iterator[str]:
         yield f"{indent}}}"
     elif isinstance(statement, Store):
         yield f"{indent}b{statement.buffer}[{statement.address}] = {expression(statement.value)}"
+    elif isinstance(statement, Scan):
+        for c in statement.carries:
+            yield f"{indent}{c.name} = {expression(c.initial)}"
+        yield f"{indent}for {statement.variable} in 0..{statement.extent} in order {{"
+        for inner in statement.body:
+            yield from _statement(inner, indent + "  ")
+        for c in statement.carries:
+            yield f"{indent}  {c.name} = {expression(c.next)}"
+        yield f"{indent}}}"
     else:
         yield f"{indent}{type(statement).__name__.lower()}"
 
@@ -78,6 +116,8 @@ def expression(e: Expr) -> str:
             return repr(e.value)
         case Acc():
             return "acc"
+        case Carry():
+            return e.name
         case Load():
             return f"b{e.buffer}[{e.address}]"
         case LoadAt():

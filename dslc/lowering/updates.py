@@ -54,9 +54,9 @@ def _blocks_update(state: Lowering, nests: list[Nest], value: Value, place: Plac
         return False
     nest = next(n for n in nests if n.value == value)
     index = index_of(nest.index, nest.value.type.shape)
-    if nest.contraction is not None:
+    if nest.contraction is not None or nest.routine is not None:
         return old in reads_of(state.graph, nest)
-    for node in walk(nest.expr):
+    for node in (n for e in nest.expressions for n in walk(e)):
         if isinstance(node, Read) and node.source == old.id and node.index != index:
             return True
         if isinstance(node, Gathered) and node.source == old.id:
@@ -67,13 +67,14 @@ def _blocks_update(state: Lowering, nests: list[Nest], value: Value, place: Plac
 
 
 def reads_of(graph: Graph, nest: Nest) -> set[Value]:
-    """Materialised values that a nest reads; a contraction's operands through their views."""
+    """Materialised values that a nest reads; the operands of a contraction or routine through their views."""
     by_id = {v.id: v for v in graph.values()}
-    found = {by_id[n.source] for n in walk(nest.expr) if isinstance(n, Read | Gathered) and n.source in by_id}
-    if nest.contraction is not None:
-        producer = graph.producers()
-        for operand in (nest.contraction.a, nest.contraction.b):
-            found.update(base_chain(operand, producer))
+    nodes = (n for e in nest.expressions for n in walk(e))
+    found = {by_id[n.source] for n in nodes if isinstance(n, Read | Gathered) and n.source in by_id}
+    it, called = nest.contraction, nest.routine
+    producer = graph.producers()
+    for operand in (it.a, it.b) if it is not None else called.inputs if called is not None else ():
+        found.update(base_chain(operand, producer))
     return found
 
 

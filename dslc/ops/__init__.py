@@ -27,6 +27,10 @@ from dslc.ops import resampling as resampling
 from dslc.ops import resize as resize
 from dslc.ops import response as response
 from dslc.ops import rounding as rounding
+from dslc.ops import scans as scans
+from dslc.ops import scatter as scatter
 from dslc.ops import slicing as slicing
+from dslc.ops import sorting as sorting
+from dslc.ops import statistics as statistics
 from dslc.ops import transposed as transposed
 from dslc.ops import triangles as triangles

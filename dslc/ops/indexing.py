@@ -12,8 +12,9 @@ from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.loops import Expr, IndexValue, Reader
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
+from dslc.ir.routines import Routine
 from dslc.ir.types import DType, TensorType
-from dslc.ops.shapes import Array, Index, Shape, check_shape, normal_axis, require
+from dslc.ops.shapes import Array, Index, Shape, check_shape, count, normal_axis, require
 
 F32, F64, I32, I64, BOOL = DType.F32, DType.F64, DType.I32, DType.I64, DType.BOOL
 _INDEX = np.array([2, 0, 2, 1, 4])
@@ -70,7 +71,8 @@ class Gather(Operator):
 class GatherGrad(Operator):
     """The gradient of gather by its table: each slice of dy is added to the slice of the table that it was read from.
 
-    A sum over all picks in their row-major order, never an atomic addition, so the result does not depend on threads.
+    A sum over all picks in their row-major order, never an atomic addition, so the result does not depend on threads. Its cost is
+    that of dy and the table, not of their product.
     """
 
     family = "indexing"
@@ -100,26 +102,20 @@ class GatherGrad(Operator):
                 raise TypeFailure(f"gather_grad of {dy} and {index}: axis {a} is {dy.shape[a]}, not {extent}", inputs=(0, 1))
         return dy.with_shape((*dy.shape[:axis], *check_shape((size,)), *dy.shape[axis + index.rank :]))
 
-    def body(self, index: Index, dy: Reader, picks: Reader, axis: int, size: Dim) -> Expr:
-        zero, last = loops.const(0, I64), IndexValue(size - 1)
-
-        def term(*inner: Dim) -> Expr:
-            pick = loops.cast(picks[inner], I64)
-            pick = loops.binary("min", loops.binary("max", pick, zero), last)
-            here = loops.binary("eq", pick, IndexValue(index[axis]))
-            return loops.select(here, dy[(*index[:axis], *inner, *index[axis + 1 :])], loops.const(0.0, dy.type.dtype))
-
-        return loops.reduce("add", picks.type.shape, term) if picks.type.rank else term()
+    def routine(self, dy: TensorType, index: TensorType, axis: int, size: Dim) -> Routine:
+        outer, inner = count(dy, tuple(range(axis))), count(dy, tuple(range(axis + index.rank, dy.rank)))
+        sizes = (("outer", outer), ("count", index.size), ("size", size), ("inner", inner))
+        return Routine("scatter", sizes, (("based", False), ("adds", True), ("each", False)))
 
     def vjp(self, b: Builder, dz: Value, z: Value, dy: Value, index: Value, axis: int, size: Dim) -> tuple[Value, None]:
         return b.gather(dz, index, axis=axis), None
 
     def reference(self, dy: Array, index: Array, axis: int, size: Dim) -> Any:
-        count = int(size)  # type: ignore[arg-type]
+        rows_of_table = int(size)  # type: ignore[arg-type]
         after = dy.shape[axis + index.ndim :]
         rows = np.moveaxis(dy.reshape(*dy.shape[:axis], index.size, *after), axis, 0)
-        table = np.zeros((count, *rows.shape[1:]), dy.dtype)
-        np.add.at(table, np.clip(index.ravel(), 0, count - 1), rows)
+        table = np.zeros((rows_of_table, *rows.shape[1:]), dy.dtype)
+        np.add.at(table, np.clip(index.ravel(), 0, rows_of_table - 1), rows)
         return np.moveaxis(table, 0, axis)
 
 

@@ -182,10 +182,94 @@ class Min(Extreme):
 
 
 @operator
-class Argmax(Operator):
-    """The position, as i64, of the first largest element along an axis (of the flattened tensor without one); NaN is largest."""
+class Prod(Reduction):
+    """The product over axes. Bools and integers are multiplied as i64. The product of nothing is 1.
 
-    onnx = "ArgMax"
+    The gradient by an element is the product of the others, made without a division: zeros are no special case.
+    """
+
+    onnx = "ReduceProd"
+    samples = [
+        *Reduction.samples,
+        Sample((np.array([[2.0, 0.0, -1.0], [0.0, 3.0, 0.0]]),), {"axis": 1}),
+        Sample((_BOOLS,), {"axis": 0}, gradient=False),
+        Sample((np.array([[3, -2], [1, 2]], np.int32),), {"axis": 1}, gradient=False),
+        Sample((np.zeros((2, 0)),), {"axis": 1}, gradient=False),
+    ]
+
+    def infer(self, x: TensorType, axis: Axes, keep: bool) -> TensorType:
+        return TensorType(x.dtype if x.dtype.floating else I64, reduced_shape(x, normal_axes(axis, x), keep))
+
+    def body(self, index: Index, x: Reader, axis: Axes, keep: bool) -> Expr:
+        return self.reduce("mul", index, x, axis, keep, x.type.dtype if x.type.dtype.floating else I64)
+
+    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, axis: Axes, keep: bool) -> tuple[Value | None]:
+        if not x.type.dtype.floating:
+            return (None,)
+        axes = normal_axes(axis, x.type)
+        if not axes:
+            return (dy,)
+        stay = tuple(a for a in range(x.type.rank) if a not in axes)
+        order = (*stay, *axes)
+        flat = b.reshape(b.transpose(x, axes=order), shape=(*(x.type.shape[a] for a in stay), count(x.type, axes)))
+        others = b.mul(b.cumprod(flat, axis=-1, exclusive=True), b.cumprod(flat, axis=-1, exclusive=True, reverse=True))
+        others = b.reshape(others, shape=tuple(x.type.shape[a] for a in order))
+        others = b.transpose(others, axes=tuple(order.index(a) for a in range(x.type.rank)))
+        return (b.mul(kept(b, dy, x.type, axes), others),)
+
+    def reference(self, x: Array, axis: Axes, keep: bool) -> Any:
+        return np.prod(x, axis=axis, keepdims=keep, dtype=x.dtype if x.dtype.kind == "f" else np.int64)
+
+
+class _Truth(Reduction):
+    """Base of any and all."""
+
+    family = "logic"
+    differentiable = False
+    kind = "bool"
+    samples = [
+        Sample((_BOOLS,)),
+        Sample((_BOOLS,), {"axis": 0}),
+        Sample((_BOOLS[:, ::2] ^ True,), {"axis": 1, "keep": True}),
+        Sample((np.arange(5 * 40).reshape(5, 40) % 37 == 0,), {"axis": 1}),
+        Sample((np.zeros((5, 2, 2), np.bool_),), {"axis": (0, -1)}),
+        Sample((np.array(True),)),
+    ]
+    errors = [
+        BadSample((TensorType(F32, (2, 3)),), {}, "a bool tensor"),
+        BadSample((TensorType(BOOL, (2, 3)),), {"axis": (0, -2)}, "named twice"),
+    ]
+
+
+@operator
+class AnyTrue(_Truth):
+    """Whether one of the elements over axes is true. None of nothing is."""
+
+    name = "any"
+
+    def body(self, index: Index, x: Reader, axis: Axes, keep: bool) -> Expr:
+        return self.reduce("max", index, x, axis, keep, BOOL)
+
+    def reference(self, x: Array, axis: Axes, keep: bool) -> Array:
+        return np.asarray(np.any(x, axis=axis, keepdims=keep))
+
+
+@operator
+class AllTrue(_Truth):
+    """Whether every element over axes is true. All of nothing are."""
+
+    name = "all"
+
+    def body(self, index: Index, x: Reader, axis: Axes, keep: bool) -> Expr:
+        return self.reduce("min", index, x, axis, keep, BOOL)
+
+    def reference(self, x: Array, axis: Axes, keep: bool) -> Array:
+        return np.asarray(np.all(x, axis=axis, keepdims=keep))
+
+
+class _Position(Operator):
+    """Base of argmax and argmin."""
+
     family = "reduction"
     differentiable = False
     attrs = {
@@ -196,7 +280,7 @@ class Argmax(Operator):
         Sample(((5, 4),), {"axis": 1}),
         Sample(((5, 4),), {"axis": 0, "keep": True}),
         Sample(((5, 2, 3),)),
-        Sample((np.array([[1.0, 3.0, 3.0], [2.0, np.nan, 9.0]]),), {"axis": -1}),
+        Sample((np.array([[1.0, 3.0, 3.0], [2.0, np.nan, 9.0], [2.0, 1.0, 1.0]]),), {"axis": -1}),
         Sample((np.array([[4, 4], [1, 2]], np.int32),), {"axis": 1}),
     ]
     errors = [
@@ -212,7 +296,7 @@ class Argmax(Operator):
         require("number", self.name, x)
         axes = self.axes(x, axis)
         if count(x, axes) == 0:
-            raise TypeFailure(f"argmax of no elements: {x}", inputs=(0,))
+            raise TypeFailure(f"{self.name} of no elements: {x}", inputs=(0,))
         return TensorType(I64, reduced_shape(x, axes, keep))
 
     def body(self, index: Index, x: Reader, axis: int | None, keep: bool) -> Expr:
@@ -220,10 +304,27 @@ class Argmax(Operator):
         if not axes:
             return loops.const(0, I64)
         extents = tuple(x.type.shape[a] for a in axes)
-        return loops.reduce("argmax", extents, lambda *inner: x[reduction_index(index, axes, keep, inner, x.type.rank)])
+        return loops.reduce(self.name, extents, lambda *inner: x[reduction_index(index, axes, keep, inner, x.type.rank)])
+
+
+@operator
+class Argmax(_Position):
+    """The position, as i64, of the first largest element along an axis (of the flattened tensor without one); NaN is largest."""
+
+    onnx = "ArgMax"
 
     def reference(self, x: Array, axis: int | None, keep: bool) -> Any:
         return np.asarray(np.argmax(x, axis=axis, keepdims=keep), np.int64)
+
+
+@operator
+class Argmin(_Position):
+    """The position, as i64, of the first smallest element along an axis (of the flattened tensor without one); NaN is smallest."""
+
+    onnx = "ArgMin"
+
+    def reference(self, x: Array, axis: int | None, keep: bool) -> Any:
+        return np.asarray(np.argmin(x, axis=axis, keepdims=keep), np.int64)
 
 
 @operator

@@ -164,10 +164,10 @@ def _reduce(e: loops.Reduce, env: Mapping[str, int], sources: Mapping[int, Array
     names = [name for name, _ in e.variables]
     extents = [dims.evaluate(size, env) for _, size in e.variables]
     terms = [evaluate(e.body, {**env, **dict(zip(names, at, strict=True))}, sources) for at in product(*map(range, extents))]
-    if e.op == "add":
-        total = e.dtype.numpy.type(0)
+    if e.op in ("add", "mul"):
+        total = e.dtype.numpy.type(0 if e.op == "add" else 1)
         for term in terms:
-            total = total + term
+            total = total + term if e.op == "add" else total * term
         return total
     best, where = terms[0], 0
     for position, term in enumerate(terms):

@@ -15,6 +15,7 @@ from dslc.ir import dims
 from dslc.ir.dims import Dim, Quotient
 from dslc.ir.loops import (
     Binary,
+    Carry,
     Cast,
     ClampedLoad,
     Const,
@@ -26,6 +27,7 @@ from dslc.ir.loops import (
     LoopProgram,
     Random,
     Reduce,
+    Scan,
     Select,
     Stmt,
     Store,
@@ -76,6 +78,9 @@ class Emitter:
     def statement(self, stmt: Stmt) -> None:
         if isinstance(stmt, Store):
             self.store(stmt)
+            return
+        if isinstance(stmt, Scan):
+            self.scan(stmt)
             return
         assert isinstance(stmt, For)
         extent = self.dim(stmt.extent)
@@ -128,10 +133,24 @@ class Emitter:
             for inner in stmt.body:
                 self.statement(inner)
 
+    def scan(self, stmt: Scan) -> None:
+        """Steps in order, with what they carry in registers; all of a step is computed before it stores anything."""
+        names = {c.name: self.fresh("k") for c in stmt.carries}
+        for c in stmt.carries:
+            self.line(f"{names[c.name]} = {self.value(c.initial)}")
+        with self.loop(f"for {stmt.variable} in range({self.dim(stmt.extent)}):", stmt.variable, carried=frozenset(names)):
+            for c in stmt.carries:
+                self.scopes[-1].names[self.key(c.before)] = names[c.name]
+            after = [(names[c.name], self.value(c.next)) for c in stmt.carries]
+            for inner in stmt.body:
+                self.statement(inner)
+            for name, value in after:
+                self.line(f"{name} = {value}")
+
     @contextmanager
-    def loop(self, header: str, variable: str, vector: Vector | None = None) -> Iterator[None]:
+    def loop(self, header: str, variable: str, vector: Vector | None = None, carried: frozenset[str] = frozenset()) -> Iterator[None]:
         outer = self.scopes[-1]
-        inner = Scope(outer.variables | {variable}, outer.indent + 1)
+        inner = Scope(outer.variables | {variable} | carried, outer.indent + 1)
         before = self.vector
         if vector is not None:
             self.vector = vector
@@ -218,6 +237,8 @@ class Emitter:
                     found |= dims.names(d)
                 case IndexValue(index=d) | Random(index=d):
                     found |= dims.names(d)
+                case Carry(name=name):
+                    found.add(name)
                 case ClampedLoad(address=d, clamped=clamped):
                     found |= dims.names(d).union(*(dims.names(i) | dims.names(x) for i, x, _ in clamped))
         bound = {v for node in walk(e) if isinstance(node, Reduce) for v, _ in node.variables}
@@ -365,7 +386,7 @@ class Emitter:
         return self.reduce_serial(e)
 
     def combine(self, op: str, x: str, y: str) -> str:
-        return f"{x} + {y}" if op == "add" else f"{FUNCTIONS[op]}({x}, {y})"
+        return f"{x} {OPERATORS[op]} {y}" if op in OPERATORS else f"{FUNCTIONS[op]}({x}, {y})"
 
     def reduce_serial(self, e: Reduce) -> str:
         """Loops in order; sums over several variables add up the sums of the inner ones, which keeps rounding errors small."""
@@ -472,6 +493,8 @@ class Emitter:
                     text = f"C[{b}]({d};{clamped})"
                 case LoadAt(buffer=b, address=d, stride=s):
                     text = f"G[{b}]({d};{s};{inner})"
+                case Carry(name=name):
+                    text = f"carry {name}"
                 case IndexValue(index=d, dtype=t):
                     text = f"I({d}):{t.value}"
                 case Random(stream=s, index=d, dtype=t):

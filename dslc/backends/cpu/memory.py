@@ -281,6 +281,10 @@ def memory_functions(element: Element, width: int) -> dict[str, Any]:
     def scalar_load(b: ir.IRBuilder, p: ir.Value, i: ir.Value) -> ir.Value:
         return b.load(place(b, p, i), typ=I8 if element.kind == "b" else element.memory, align=element.size)
 
-    if element.kind in "iu":
-        define("load", element.scalar, (pointer, index), scalar_load, "Element i as a plain integer, for indices.")
+    def scalar_store(b: ir.IRBuilder, p: ir.Value, i: ir.Value, x: ir.Value) -> None:
+        b.store(x, place(b, p, i), align=element.size)
+
+    if element.kind in "fiu" and isinstance(element.register, type(element.memory)):
+        define("load", element.scalar, (pointer, index), scalar_load, "Element i as a plain number.")
+        define("store", types.void, (pointer, index, element.scalar), scalar_store, "Element i = a plain number.")
     return made

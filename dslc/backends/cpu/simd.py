@@ -9,7 +9,7 @@ n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector
 
     W, ACCUMULATORS                                     lanes of a vector; vectors that make 16 canonical lanes
     arg(row, i)  ptr_T(address)  offset(p, i)           argument words and pointers
-    prefetch(p, i)  load_T(p, i)                        a cache line; one element as a plain integer (i32, i64, u8)
+    prefetch(p, i)  load_T(p, i)  store_T(p, i, x)      a cache line; one element as a plain number
     vload_T(p, i)  vload_part_T(p, i, n)                contiguous; vbroadcast_T(p, i) fills all lanes
     vload_stride_T(p, i, s)  vload_stride_part_T(p, i, s, n)
     vgather_T(p, iv)  vgather_part_T(p, iv, n)
@@ -21,7 +21,7 @@ n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector
     vexp  vexp2  vexpm1  vlog  vlog2  vlog10  vlog1p  vsinh  vcosh  vtanh  vasinh  vacosh  vatanh  vsigmoid  verf
     vsin  vcos  vtan  vasin  vacos  vatan  vatan2  vpow
     ifloordiv  imod  ushr                               integers; NumPy's floor division and remainder
-    reduce_add_T(v, ...)  reduce_max_T  reduce_min_T    of 16 canonical lanes; reduce_any, reduce_all of masks
+    reduce_add_T(v, ...)  reduce_mul_T  reduce_max_T  reduce_min_T    of 16 canonical lanes; reduce_any, reduce_all of masks
     philox_bits(seed, stream, counter, iv)  uniform_f32(bits)  uniform_f64(bits)
     @tile("void(ptr_T, intp, T, ...)")                  a function that the kernel calls
 """
@@ -447,6 +447,7 @@ def _vectors(width: int) -> dict[str, Any]:
             made[f"{name}_{element.name}"] = _reduction(name, element, width, partial(_larger(sign), kind))
         if kind != "b":
             made[f"reduce_add_{element.name}"] = _reduction("reduce_add", element, width, operator.add)
+            made[f"reduce_mul_{element.name}"] = _reduction("reduce_mul", element, width, operator.mul)
         if kind == "f":
             made |= tree_functions(element, width)
     for name in ("i32", "i64"):

@@ -9,7 +9,9 @@ import llvmlite.binding as llvm
 from dslc.backends.cpu.build import KernelSource
 from dslc.backends.cpu.contraction_source import contraction_source
 from dslc.backends.cpu.emit import emit
+from dslc.backends.cpu.routines import routine_source
 from dslc.ir.loops import LoopProgram
+from dslc.ir.routines import Routine
 from dslc.lowering.steps import Lowered
 from dslc.options import Options
 
@@ -43,6 +45,8 @@ def kernel_sources(lowered: Lowered, target: Target) -> tuple[KernelSource, ...]
     for step in lowered.steps:
         if isinstance(step.program, LoopProgram):
             sources.append(KernelSource(emit(step.program, target.width), "kernel", target.width))
+        elif isinstance(step.program, Routine):
+            sources.append(KernelSource(routine_source(step.program, target.width), "kernel", target.width))
         else:
             sources.append(contraction_source(step.program, target.width))
     return tuple(sources)

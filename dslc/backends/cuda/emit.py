@@ -16,7 +16,7 @@ from dslc.backends.cuda.expressions import Functions, NotCovered, combined, iden
 from dslc.backends.cuda.kernel import BATCH, CudaKernel, Launch
 from dslc.ir import dims
 from dslc.ir.dims import Dim
-from dslc.ir.loops import ClampedLoad, Const, Expr, For, IndexValue, Load, LoadAt, LoopProgram, Random, Reduce, Stmt, Store
+from dslc.ir.loops import Carry, ClampedLoad, Const, Expr, For, IndexValue, Load, LoadAt, LoopProgram, Random, Reduce, Scan, Stmt, Store
 from dslc.ir.types import DType
 from dslc.lowering.indices import children, walk
 
@@ -152,6 +152,8 @@ def variables_of(e: Expr) -> frozenset[str]:
                 found |= dims.names(d)
             case IndexValue(index=d) | Random(index=d):
                 found |= dims.names(d)
+            case Carry(name=name):
+                found.add(name)
             case ClampedLoad(address=d, clamped=clamped):
                 found |= dims.names(d).union(*(dims.names(i) | dims.names(x) for i, x, _ in clamped))
             case Reduce(variables=own):
@@ -210,8 +212,7 @@ class LoopWriter(Writer):
                 self._nest(chain, depth + 1)
                 return
             for stmt in loop.body:
-                assert isinstance(stmt, Store)
-                self.store(stmt)
+                self.one_thread(stmt)
 
     # ---- blocks ----
 
@@ -236,6 +237,11 @@ class LoopWriter(Writer):
             with self.statement():
                 if isinstance(stmt, Store):
                     self.store_once(stmt)
+                elif isinstance(stmt, Scan):
+                    self.cooperative = False
+                    with self.block("if lane == 0:"):
+                        self.scan(stmt)
+                    self.cooperative = True
                 elif isinstance(stmt, For) and stmt.kind in ("vector", "parallel vector"):
                     self.shared_loop(stmt)
                 elif isinstance(stmt, For):
@@ -249,9 +255,7 @@ class LoopWriter(Writer):
         self.cooperative = False
         with self.block(f"for {loop.variable} in range(lane, {self.dim(loop.extent)}, threads):", loop.variable):
             for stmt in loop.body:
-                if not isinstance(stmt, Store):
-                    raise NotCovered("a loop inside a vector loop")
-                self.store(stmt)
+                self.one_thread(stmt)
         self.cooperative = True
 
     def store_once(self, stmt: Store) -> None:
@@ -265,6 +269,29 @@ class LoopWriter(Writer):
         with self.block("if lane == 0:"):
             self.store(stmt)
         self.cooperative = True
+
+    def one_thread(self, stmt: Stmt) -> None:
+        """A statement that every thread runs by itself."""
+        if isinstance(stmt, Scan):
+            self.scan(stmt)
+        elif isinstance(stmt, Store):
+            self.store(stmt)
+        else:
+            raise NotCovered("a loop inside a vector loop")
+
+    def scan(self, stmt: Scan) -> None:
+        """Steps in order by one thread; all of a step is computed before it stores anything."""
+        names = {c.name: self.fresh("k") for c in stmt.carries}
+        for c in stmt.carries:
+            self.line(f"{names[c.name]} = {self.value(c.initial)}")
+        with self.block(f"for {stmt.variable} in range({self.dim(stmt.extent)}):", stmt.variable, *names):
+            for c in stmt.carries:
+                self.scopes[-1].names[self.key(c.before)] = names[c.name]
+            after = [(names[c.name], self.value(c.next)) for c in stmt.carries]
+            for inner in stmt.body:
+                self.one_thread(inner)
+            for name, value in after:
+                self.line(f"{name} = {value}")
 
     def store(self, stmt: Store) -> None:
         value = self.value(stmt.value)
@@ -353,9 +380,18 @@ def single_nest(body: tuple[Stmt, ...]) -> tuple[For, ...] | None:
         body = body[0].body
     if not chain or chain[-1].kind not in ("vector", "parallel vector"):
         return None
-    if not all(isinstance(s, Store) and not any(isinstance(n, Reduce) and n.vector for n in walk(s.value)) for s in body):
+    if not all(isinstance(s, Store | Scan) and not any(isinstance(n, Reduce) and n.vector for e in _values(s) for n in walk(e)) for s in body):
         return None
     return tuple(chain)
+
+
+def _values(stmt: Stmt) -> Iterator[Expr]:
+    """Every expression of a statement."""
+    if isinstance(stmt, Store):
+        yield stmt.value
+    elif isinstance(stmt, Scan):
+        yield from (e for c in stmt.carries for e in (c.initial, c.next))
+        yield from (e for inner in stmt.body for e in _values(inner))
 
 
 def _is_nest(loop: For) -> bool:
@@ -363,7 +399,7 @@ def _is_nest(loop: For) -> bool:
     body = loop.body
     while len(body) == 1 and isinstance(body[0], For):
         body = body[0].body
-    return all(isinstance(s, Store) for s in body)
+    return all(isinstance(s, Store | Scan) for s in body)
 
 
 def _shared_extents(body: tuple[Stmt, ...]) -> Iterator[Dim]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dslc.backends.cuda import contract, emit
+from dslc.backends.cuda import contract, emit, routines
 from dslc.backends.cuda.expressions import NotCovered
 from dslc.backends.cuda.kernel import CudaKernel, CudaProgram
 from dslc.diagnostics import Diagnostic, DiagnosticError, Note
 from dslc.ir.loops import LoopProgram
+from dslc.ir.routines import Routine
 from dslc.lowering.plan import plan_program
 from dslc.lowering.steps import Lowered, Step
 
 
 def emit_step(step: Step) -> CudaKernel:
     """The kernel of one step. Raises NotCovered."""
+    if isinstance(step.program, Routine):
+        return routines.emit(step.program)
     return emit.emit(step.program) if isinstance(step.program, LoopProgram) else contract.emit(step.program)
 
 

@@ -1,0 +1,117 @@
+"""The routines of `ir/routines.py` as Numba CUDA Python: a thread takes a row, or a column of a table, and does as the CPU does.
+
+The order of additions is the CPU's, and so are the bits. A routine that has one row keeps one thread busy: correct, not fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dslc.backends.cpu.sorting import Words, sort_row, top_row, true_positions
+from dslc.backends.cuda.expressions import NotCovered
+from dslc.backends.cuda.kernel import CudaKernel, Launch
+from dslc.ir import dims
+from dslc.ir.dims import Dim
+from dslc.ir.routines import Routine
+from dslc.ir.types import DType
+
+THREADS = 128
+
+
+class ArrayWords(Words):
+    """Memory of CUDA kernels: arrays."""
+
+    def element(self, dtype: DType, at: str) -> str:
+        return f"i64(bits_{dtype.value}(p0[{at}]))" if dtype.floating else f"i64(p0[{at}])"
+
+    def load(self, p: str, at: str) -> str:
+        return f"{p}[{at}]"
+
+    def store(self, p: str, at: str, value: str) -> str:
+        return f"{p}[{at}] = {value}"
+
+
+def emit(routine: Routine) -> CudaKernel:
+    """The kernel of a routine. Raises NotCovered."""
+    if routine.name not in ROUTINES:
+        raise NotCovered(f"the algorithm {routine.name}")
+    return ROUTINES[routine.name](routine)
+
+
+def _head(routine: Routine) -> list[str]:
+    lines = [f"def kernel({', '.join([*(f'p{n}' for n in range(len(routine.buffers))), 'batch'])}):"]
+    lines += [f"    {name} = {size}" for name, size in routine.sizes]
+    return [*lines, "    x, width = cuda.grid(1), cuda.gridsize(1)"]
+
+
+def _launch(threads: Dim) -> Launch:
+    return Launch((dims.floor_divide(threads + (THREADS - 1), THREADS), 1), (THREADS, 1))
+
+
+def rows(lines: Callable[[Routine, Words], list[str]]) -> Callable[[Routine], CudaKernel]:
+    """A thread takes a row."""
+
+    def kernel(routine: Routine) -> CudaKernel:
+        loop = "    if x == 0:" if routine.serial else "    for r in range(x, rows, width):"
+        text = "\n".join([*_head(routine), loop, *lines(routine, ArrayWords())]) + "\n"
+        return CudaKernel(text, routine.buffers, _launch(1 if routine.serial else routine.size("rows")))
+
+    return kernel
+
+
+def scatter(routine: Routine) -> CudaKernel:
+    """A thread takes a column of the table and walks the updates in order."""
+    based, adds, each = (bool(routine.setting(name)) for name in ("based", "adds", "each"))
+    source, target = ("p2", "p3") if based else ("p0", "p2")
+    dtype = routine.buffers[-1]
+    start = "p0[(o * size + r) * inner + c]" if based else f"{_scalar(dtype)}(0)"
+    change = f"{target}[to] + {source}[j]" if adds else f"{source}[j]"
+    text = "\n".join(
+        [
+            *_head(routine),
+            "    for e in range(x, outer * inner, width):",
+            "        o = e // inner",
+            "        c = e - o * inner",
+            "        for r in range(size):",
+            f"            {target}[(o * size + r) * inner + c] = {start}",
+            "        for i in range(count):",
+            "            j = (o * count + i) * inner + c",
+            f"            at = i64(p1[{'j' if each else 'i'}])",
+            "            at = 0 if at < 0 else size - 1 if at >= size else at",
+            "            to = (o * size + at) * inner + c",
+            f"            {target}[to] = {change}",
+            "",
+        ]
+    )
+    return CudaKernel(text, routine.buffers, _launch(routine.size("outer") * routine.size("inner")))
+
+
+def _scalar(dtype: DType) -> str:
+    return "bool" if dtype == DType.BOOL else dtype.value
+
+
+def last(routine: Routine) -> CudaKernel:
+    """A thread walks the whole index."""
+    text = "\n".join(
+        [
+            *_head(routine),
+            "    if x == 0:",
+            "        for r in range(size):",
+            "            p1[r] = -1",
+            "        for i in range(count):",
+            "            at = i64(p0[i])",
+            "            at = 0 if at < 0 else size - 1 if at >= size else at",
+            "            p1[at] = i",
+            "",
+        ]
+    )
+    return CudaKernel(text, routine.buffers, _launch(1))
+
+
+ROUTINES: dict[str, Callable[[Routine], CudaKernel]] = {
+    "scatter": scatter,
+    "last": last,
+    "sort": rows(sort_row),
+    "top": rows(top_row),
+    "nonzero": rows(true_positions),
+}
