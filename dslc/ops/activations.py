@@ -206,10 +206,10 @@ class Celu(Activation):
     samples = [Sample(((5, 4),)), Sample(((5,),), {"alpha": 0.5}), Sample((np.array([-1e-9, -50.0, 2.0]),), gradient=False)]
     errors = [*Activation.errors, BadSample((TensorType(F32, (2,)),), {"alpha": 0.0}, "alpha")]
 
-    def infer(self, x: TensorType, alpha: float) -> TensorType:
-        if alpha == 0:
+    def infer(self, x: TensorType, **attrs: Any) -> TensorType:
+        if attrs["alpha"] == 0:
             raise TypeFailure("celu divides by alpha, which must not be 0")
-        return super().infer(x, alpha=alpha)
+        return super().infer(x, **attrs)
 
     def body(self, index: Index, x: Reader, alpha: float) -> Expr:
         a = read(x, index)

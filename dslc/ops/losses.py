@@ -84,10 +84,10 @@ class CrossEntropy(OverClasses):
     inputs = ("logits", "label", "*weight")
     attrs = {"smoothing": Attr("float", 0.0, "the share of the target that is spread evenly over all classes"), "ignore_index": _IGNORE}
 
-    def infer(self, logits: TensorType, label: TensorType, *weight: TensorType, **attrs: Any) -> TensorType:
+    def infer(self, scores: TensorType, label: TensorType, *weight: TensorType, **attrs: Any) -> TensorType:
         if not 0 <= attrs["smoothing"] <= 1:
             raise TypeFailure(f"cross_entropy needs a smoothing from 0 to 1, not {attrs['smoothing']}")
-        return super().infer(logits, label, *weight, **attrs)
+        return super().infer(scores, label, *weight, **attrs)
 
     def expand(self, b: Builder, logits: Value, label: Value, *weight: Value, smoothing: float, ignore_index: int | None) -> Value:
         logarithms = b.log_softmax(logits, axis=1)

@@ -1,14 +1,16 @@
-"""Softmax and its logarithm: normalisation along one axis. (Batch and layer normalisation are blocks of the .dl library.)"""
+"""Softmax and its logarithm; groups, instances and vectors brought to one scale. Learned scales are in blocks of the .dl library, as
+are batch and layer normalisation."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from dslc.ir import dims
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Value
-from dslc.ir.operator import Attr, BadSample, Operator, Sample, operator
+from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.shapes import Array, normal_axis, require
+from dslc.ops.shapes import Array, count, normal_axes, normal_axis, require, reshaped
 
 _SAMPLES = [
     Sample(((3, 4),)),
@@ -87,3 +89,118 @@ class LogSoftmax(Operator):
         with np.errstate(invalid="ignore"):
             z = x - x.max(axis, keepdims=True)
             return np.asarray(z - np.log(np.exp(z).sum(axis, keepdims=True)))
+
+
+_EPS = {"eps": Attr("float", 1e-5, "added to the variance")}
+
+
+def _standard(b: Builder, x: Value, axes: tuple[int, ...], eps: float) -> Value:
+    """x minus its mean along axes, over the square root of variance + eps. The mean of squared deviations does not cancel."""
+    d = b.sub(x, b.mean(x, axis=axes, keep=True))
+    variance = b.mean(b.mul(d, d), axis=axes, keep=True)
+    value: Value = b.mul(d, b.rsqrt(b.add(variance, b.scalar(eps, x.type.dtype))))
+    return value
+
+
+def _standard_reference(x: Array, axes: tuple[int, ...], eps: float) -> Array:
+    deviation = x - x.mean(axes, keepdims=True)
+    return np.asarray(deviation / np.sqrt(x.var(axes, keepdims=True) + x.dtype.type(eps)))
+
+
+@operator
+class GroupNorm(Operator):
+    """Each group of channels of x[N, C, ...] minus its mean, over its deviation sqrt(variance + eps), in each example by itself.
+
+    Y. Wu, K. He, "Group normalization", 2018. The block GroupNorm adds a scale and a bias for each channel.
+    """
+
+    family = "norm"
+    onnx = "GroupNormalization"
+    attrs = {"groups": Attr("int", doc="how many groups of C / groups channels in a row"), **_EPS}
+    samples = [
+        Sample(((5, 4, 3, 2),), {"groups": 2}),
+        Sample(((5, 4),), {"groups": 1}),
+        Sample(((2, 6, 3),), {"groups": 3, "eps": 0.1}),
+        Sample((np.full((2, 4, 3), 1e4),), {"groups": 2}, gradient=False),
+    ]
+    errors = [
+        BadSample((TensorType(DType.F32, (2, 3, 4)),), {"groups": 2}, "2 groups"),
+        BadSample((TensorType(DType.F32, (2, 3, 4)),), {"groups": 0}, "at least one group"),
+        BadSample((TensorType(DType.F32, (3,)),), {"groups": 1}, "[N, C, ...]"),
+        BadSample((TensorType(DType.I32, (2, 4)),), {"groups": 2}, "floating-point"),
+    ]
+
+    def infer(self, x: TensorType, groups: int, eps: float) -> TensorType:
+        require("floating", "group_norm", x)
+        if x.rank < 2:
+            raise TypeFailure(f"group_norm needs a tensor [N, C, ...], not {x}", inputs=(0,))
+        if groups < 1:
+            raise TypeFailure(f"group_norm needs at least one group, not {groups}")
+        if not dims.is_known_multiple(x.shape[1], groups):
+            raise TypeFailure(f"cannot cut the channels of {x} into {groups} groups: axis 1 is {x.shape[1]}", inputs=(0,), axes=(1,))
+        return x
+
+    def expand(self, b: Builder, x: Value, groups: int, eps: float) -> Value:
+        rest = x.type.shape[2:]
+        cut = b.reshape(x, shape=(x.type.shape[0], groups, x.type.shape[1] // groups * count(x.type, tuple(range(2, 2 + len(rest))))))
+        return reshaped(b, _standard(b, cut, (2,), eps), x.type.shape)
+
+    def reference(self, x: Array, groups: int, eps: float) -> Array:
+        parts = np.split(x, groups, axis=1)
+        return np.concatenate([_standard_reference(p, tuple(range(1, x.ndim)), eps) for p in parts], axis=1)
+
+
+@operator
+class InstanceNorm(Operator):
+    """Each channel of each example of x[N, C, ...] minus its mean, over its deviation sqrt(variance + eps).
+
+    D. Ulyanov et al., "Instance normalization", 2016. The block InstanceNorm can add a scale and a bias for each channel.
+    """
+
+    family = "norm"
+    onnx = "InstanceNormalization"
+    attrs = _EPS
+    samples = [Sample(((5, 2, 3, 2),)), Sample(((2, 3, 4),), {"eps": 0.1}), Sample((np.full((2, 3, 4), 1e4),), gradient=False)]
+    errors = [
+        BadSample((TensorType(DType.F32, (2, 3)),), {}, "[N, C, ...]"),
+        BadSample((TensorType(DType.I32, (2, 4, 3)),), {}, "floating-point"),
+    ]
+
+    def infer(self, x: TensorType, eps: float) -> TensorType:
+        require("floating", "instance_norm", x)
+        if x.rank < 3:
+            raise TypeFailure(f"instance_norm needs a tensor [N, C, ...] with spatial axes, not {x}", inputs=(0,))
+        return x
+
+    def expand(self, b: Builder, x: Value, eps: float) -> Value:
+        return _standard(b, x, tuple(range(2, x.type.rank)), eps)
+
+    def reference(self, x: Array, eps: float) -> Array:
+        return _standard_reference(x, tuple(range(2, x.ndim)), eps)
+
+
+@operator
+class RmsNorm(Operator):
+    """x over its root mean square sqrt(mean(x * x) + eps) along axes. B. Zhang, R. Sennrich, 2019. The block RMSNorm adds a scale."""
+
+    family = "norm"
+    onnx = "RMSNormalization"
+    attrs = {"axis": Attr("axes", -1, "the axes of each vector"), "eps": Attr("float", 1e-6, "added to the mean square")}
+    samples = [Sample(((5, 4),)), Sample(((5, 3, 2),), {"axis": (1, 2)}), Sample((np.zeros((2, 3)),), {"eps": 1e-2}, gradient=False)]
+    errors = [
+        BadSample((TensorType(DType.F32, (2, 3)),), {"axis": 2}, "no axis 2"),
+        BadSample((TensorType(DType.I32, (2, 3)),), {}, "floating-point"),
+    ]
+
+    def infer(self, x: TensorType, axis: int | tuple[int, ...] | None, eps: float) -> TensorType:
+        require("floating", "rms_norm", x)
+        normal_axes(axis, x)
+        return x
+
+    def expand(self, b: Builder, x: Value, axis: int | tuple[int, ...] | None, eps: float) -> Value:
+        square = b.mean(b.mul(x, x), axis=normal_axes(axis, x.type), keep=True)
+        value: Value = b.mul(x, b.rsqrt(b.add(square, b.scalar(eps, x.type.dtype))))
+        return value
+
+    def reference(self, x: Array, axis: int | tuple[int, ...] | None, eps: float) -> Array:
+        return np.asarray(x / np.sqrt(np.mean(np.square(x), axis=axis, keepdims=True) + x.dtype.type(eps)))

@@ -60,10 +60,10 @@ class HardTanh(Clamp):
     samples = [*Clamp.samples, Sample((_AROUND,), {"low": -0.25, "high": 2.0})]
     errors = [*Clamp.errors, BadSample((TensorType(F32, (2,)),), {"low": 1.0, "high": 0.0}, "at least the lower")]
 
-    def infer(self, x: TensorType, low: float, high: float) -> TensorType:
-        if not low <= high:
-            raise TypeFailure(f"hard_tanh needs an upper limit that is at least the lower, not {low} and {high}")
-        return super().infer(x, low=low, high=high)
+    def infer(self, x: TensorType, **attrs: Any) -> TensorType:
+        if not attrs["low"] <= attrs["high"]:
+            raise TypeFailure(f"hard_tanh needs an upper limit that is at least the lower, not {attrs['low']} and {attrs['high']}")
+        return super().infer(x, **attrs)
 
     def body(self, index: Index, x: Reader, low: float, high: float) -> Expr:
         return _clamped(read(x, index), low, high)
@@ -125,10 +125,10 @@ class Shrink(Activation):
     errors = [*Activation.errors, BadSample((TensorType(F32, (2,)),), {"threshold": -1.0}, "at least 0")]
     soft: ClassVar[bool]
 
-    def infer(self, x: TensorType, threshold: float) -> TensorType:
-        if not threshold >= 0:
-            raise TypeFailure(f"{self.name} needs a threshold of at least 0, not {threshold}")
-        return super().infer(x, threshold=threshold)
+    def infer(self, x: TensorType, **attrs: Any) -> TensorType:
+        if not attrs["threshold"] >= 0:
+            raise TypeFailure(f"{self.name} needs a threshold of at least 0, not {attrs['threshold']}")
+        return super().infer(x, **attrs)
 
     def body(self, index: Index, x: Reader, threshold: float) -> Expr:
         a = read(x, index)

@@ -70,7 +70,7 @@ class Predicate(Pointwise):
     samples = [*Pointwise.samples, Sample((np.array([0.0, np.nan, np.inf, -np.inf, 1e-40, -1e30]),))]
     errors = [BadSample((TensorType(DType.I32, (2,)),), {}, "floating-point")]
 
-    def infer(self, x: TensorType) -> TensorType:
+    def infer(self, x: TensorType, **attrs: Any) -> TensorType:
         require("floating", self.name, x)
         return TensorType(BOOL, x.shape)
 
