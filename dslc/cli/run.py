@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.argument("file", metavar="F[:MODEL]")
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file, such as a checkpoint of training.")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help=".npy, .npz, .png or .jpg; may be repeated.")
+@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help=".npy, .npz, .png, .jpg or .wav; may be repeated.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the results: .npz, or .npy for one.")
 @click.option("--seed", type=click.IntRange(0), help="Of random operators, and of initial values where there are no weights.")
 @click.option("--dump", metavar="PATTERN", help="Also give the values inside that match, such as '*relu' or '5:30.*'.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dslc.ops import activations as activations
 from dslc.ops import adaptive as adaptive
+from dslc.ops import augment as augment
 from dslc.ops import calculus as calculus
+from dslc.ops import colors as colors
 from dslc.ops import constants as constants
 from dslc.ops import contraction as contraction
 from dslc.ops import convolution as convolution
@@ -15,6 +17,7 @@ from dslc.ops import indexing as indexing
 from dslc.ops import layouts as layouts
 from dslc.ops import logic as logic
 from dslc.ops import losses as losses
+from dslc.ops import mixing as mixing
 from dslc.ops import movement as movement
 from dslc.ops import norms as norms
 from dslc.ops import patches as patches

@@ -25,20 +25,20 @@ from dslc.ops.shapes import Array, Index, Shape, check_shape, ints, normal_axis,
 F32, F64, I64, BOOL = DType.F32, DType.F64, DType.I64, DType.BOOL
 _SHAPE = Attr("shape", (), "the shape; a scalar unless told")
 _DTYPE = Attr("dtype", F32, "the element type")
-_STREAM = Attr("int", doc="the number of this draw, which the compiler gives")
-_KEY = (np.array(7, np.int64), np.array(3, np.int64))
-_KEY_TYPES = (TensorType(I64), TensorType(I64))
+STREAM = Attr("int", doc="the number of this draw, which the compiler gives")
+KEY = (np.array(7, np.int64), np.array(3, np.int64))
+KEY_TYPES = (TensorType(I64), TensorType(I64))
 
 
 # ---- uniform numbers ----------------------------------------------------------------------------------------------
 
 
-def _draw(seed: Reader, counter: Reader, stream: int, index: Dim) -> Expr:
+def draw(seed: Reader, counter: Reader, stream: int, index: Dim) -> Expr:
     """The uniform number in [0, 1) at a linear index of the stream, as f32."""
     return Random(seed[()], counter[()], stream, index, F32)
 
 
-def _linear(index: Index, shape: Shape) -> Dim:
+def linear(index: Index, shape: Shape) -> Dim:
     """The row-major linear index."""
     total: Dim = 0
     for i, size in zip(index, shape, strict=True):
@@ -46,15 +46,15 @@ def _linear(index: Index, shape: Shape) -> Dim:
     return total
 
 
-def _reference_draw(seed: Array, counter: Array, stream: int, index: Array) -> Array:
+def reference_draw(seed: Array, counter: Array, stream: int, index: Array) -> Array:
     return uniform(philox_bits(int(seed), stream, int(counter), index), np.float32)
 
 
-def _positions(shape: Sequence[int]) -> Array:
+def positions(shape: Sequence[int]) -> Array:
     return np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
 
 
-def _check_key(seed: TensorType, counter: TensorType) -> None:
+def check_key(seed: TensorType, counter: TensorType) -> None:
     for what, t in (("seed", seed), ("counter", counter)):
         if t != TensorType(I64):
             raise TypeFailure(f"the {what} of a draw is i64[], not {t}")
@@ -79,34 +79,34 @@ class RandomUniform(_Draw):
         "low": Attr("float", 0.0, "the least number"),
         "high": Attr("float", 1.0, "the bound above, reached by rounding at most"),
         "dtype": _DTYPE,
-        "stream": _STREAM,
+        "stream": STREAM,
     }
     samples = [
-        Sample(_KEY, {"shape": (5, 3), "stream": 1}, gradient=False),
-        Sample(_KEY, {"shape": (4,), "low": -2.0, "high": 3.0, "dtype": F64, "stream": 2}, gradient=False),
-        Sample(_KEY, {"shape": (), "stream": 2}, gradient=False),
+        Sample(KEY, {"shape": (5, 3), "stream": 1}, gradient=False),
+        Sample(KEY, {"shape": (4,), "low": -2.0, "high": 3.0, "dtype": F64, "stream": 2}, gradient=False),
+        Sample(KEY, {"shape": (), "stream": 2}, gradient=False),
     ]
     errors = [
-        BadSample(_KEY_TYPES, {"shape": (3,), "low": 2.0, "high": 1.0, "stream": 0}, "low is 2.0 and high 1.0"),
-        BadSample(_KEY_TYPES, {"shape": (3,), "dtype": I64, "stream": 0}, "floating-point"),
+        BadSample(KEY_TYPES, {"shape": (3,), "low": 2.0, "high": 1.0, "stream": 0}, "low is 2.0 and high 1.0"),
+        BadSample(KEY_TYPES, {"shape": (3,), "dtype": I64, "stream": 0}, "floating-point"),
         BadSample((TensorType(F32), TensorType(I64)), {"shape": (3,), "stream": 0}, "the seed of a draw is i64[]"),
     ]
 
     def infer(self, seed: TensorType, counter: TensorType, shape: Shape, low: float, high: float, dtype: DType, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         _check_floating("random_uniform", dtype)
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise TypeFailure(f"random_uniform needs finite bounds in order: low is {low} and high {high}")
         return TensorType(dtype, check_shape(shape))
 
     def body(self, index: Index, seed: Reader, counter: Reader, shape: Shape, low: float, high: float, dtype: DType, stream: int) -> Expr:
-        u = cast(_draw(seed, counter, stream, _linear(index, shape)), dtype)
+        u = cast(draw(seed, counter, stream, linear(index, shape)), dtype)
         if (low, high) == (0.0, 1.0):
             return u
         return binary("add", binary("mul", u, const(high - low, dtype)), const(low, dtype))
 
     def reference(self, seed: Array, counter: Array, shape: Shape, low: float, high: float, dtype: DType, stream: int) -> Array:
-        u = _reference_draw(seed, counter, stream, _positions(ints(shape))).astype(dtype.numpy)
+        u = reference_draw(seed, counter, stream, positions(ints(shape))).astype(dtype.numpy)
         return np.asarray(u * dtype.numpy.type(high - low) + dtype.numpy.type(low))
 
 
@@ -128,28 +128,28 @@ class RandomNormal(_Draw):
         "mean": Attr("float", 0.0, "the mean"),
         "std": Attr("float", 1.0, "the standard deviation"),
         "dtype": _DTYPE,
-        "stream": _STREAM,
+        "stream": STREAM,
     }
     samples = [
-        Sample(_KEY, {"shape": (5, 3), "stream": 1}, gradient=False),
-        Sample(_KEY, {"shape": (40,), "mean": -2.0, "std": 3.0, "dtype": F64, "stream": 2}, gradient=False),
+        Sample(KEY, {"shape": (5, 3), "stream": 1}, gradient=False),
+        Sample(KEY, {"shape": (40,), "mean": -2.0, "std": 3.0, "dtype": F64, "stream": 2}, gradient=False),
     ]
     errors = [
-        BadSample(_KEY_TYPES, {"shape": (3,), "std": -1.0, "stream": 0}, "deviation"),
-        BadSample(_KEY_TYPES, {"shape": (3,), "dtype": I64, "stream": 0}, "floating-point"),
-        BadSample(_KEY_TYPES, {"shape": (-3,), "stream": 0}, "at least 0"),
+        BadSample(KEY_TYPES, {"shape": (3,), "std": -1.0, "stream": 0}, "deviation"),
+        BadSample(KEY_TYPES, {"shape": (3,), "dtype": I64, "stream": 0}, "floating-point"),
+        BadSample(KEY_TYPES, {"shape": (-3,), "stream": 0}, "at least 0"),
     ]
 
     def infer(self, seed: TensorType, counter: TensorType, shape: Shape, mean: float, std: float, dtype: DType, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         _check_floating("random_normal", dtype)
         if not (math.isfinite(mean) and math.isfinite(std) and std >= 0):
             raise TypeFailure(f"random_normal needs a finite mean and deviation of at least 0, not {mean} and {std}")
         return TensorType(dtype, check_shape(shape))
 
     def body(self, index: Index, seed: Reader, counter: Reader, shape: Shape, mean: float, std: float, dtype: DType, stream: int) -> Expr:
-        first = _linear(index, shape) * 2
-        u, v = (cast(_draw(seed, counter, stream, first + n), dtype) for n in (0, 1))
+        first = linear(index, shape) * 2
+        u, v = (cast(draw(seed, counter, stream, first + n), dtype) for n in (0, 1))
         # 1 - u is in (0, 1] and exact, so that the logarithm is finite.
         radius = unary("sqrt", binary("mul", const(-2.0, dtype), unary("log", binary("sub", const(1.0, dtype), u))))
         normal = binary("mul", radius, unary("cos", binary("mul", const(2 * math.pi, dtype), v)))
@@ -158,8 +158,8 @@ class RandomNormal(_Draw):
         return binary("add", binary("mul", normal, const(std, dtype)), const(mean, dtype))
 
     def reference(self, seed: Array, counter: Array, shape: Shape, mean: float, std: float, dtype: DType, stream: int) -> Array:
-        first = _positions(ints(shape)) * 2
-        u, v = (_reference_draw(seed, counter, stream, first + n).astype(dtype.numpy) for n in (0, 1))
+        first = positions(ints(shape)) * 2
+        u, v = (reference_draw(seed, counter, stream, first + n).astype(dtype.numpy) for n in (0, 1))
         normal = np.sqrt(-2 * np.log(1 - u)) * np.cos(dtype.numpy.type(2 * math.pi) * v)
         return np.asarray(normal * dtype.numpy.type(std) + dtype.numpy.type(mean))
 
@@ -172,19 +172,19 @@ class RandomInt(_Draw):
         "shape": _SHAPE,
         "low": Attr("int", 0, "the least number"),
         "high": Attr("int", doc="one more than the greatest number"),
-        "stream": _STREAM,
+        "stream": STREAM,
     }
     samples = [
-        Sample(_KEY, {"shape": (5, 3), "high": 10, "stream": 1}, gradient=False),
-        Sample(_KEY, {"shape": (50,), "low": -3, "high": 2, "stream": 2}, gradient=False),
+        Sample(KEY, {"shape": (5, 3), "high": 10, "stream": 1}, gradient=False),
+        Sample(KEY, {"shape": (50,), "low": -3, "high": 2, "stream": 2}, gradient=False),
     ]
     errors = [
-        BadSample(_KEY_TYPES, {"shape": (3,), "low": 2, "high": 2, "stream": 0}, "high must be above low"),
-        BadSample(_KEY_TYPES, {"shape": (3,), "high": 2**24 + 1, "stream": 0}, "16777216"),
+        BadSample(KEY_TYPES, {"shape": (3,), "low": 2, "high": 2, "stream": 0}, "high must be above low"),
+        BadSample(KEY_TYPES, {"shape": (3,), "high": 2**24 + 1, "stream": 0}, "16777216"),
     ]
 
     def infer(self, seed: TensorType, counter: TensorType, shape: Shape, low: int, high: int, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         if high <= low:
             raise TypeFailure(f"random_int: high must be above low, not {high} and {low}")
         if high - low > 2**24:
@@ -192,19 +192,19 @@ class RandomInt(_Draw):
         return TensorType(I64, check_shape(shape))
 
     def body(self, index: Index, seed: Reader, counter: Reader, shape: Shape, low: int, high: int, stream: int) -> Expr:
-        return _whole(_draw(seed, counter, stream, _linear(index, shape)), low, high)
+        return whole(draw(seed, counter, stream, linear(index, shape)), low, high)
 
     def reference(self, seed: Array, counter: Array, shape: Shape, low: int, high: int, stream: int) -> Array:
-        return _reference_whole(_reference_draw(seed, counter, stream, _positions(ints(shape))), low, high)
+        return reference_whole(reference_draw(seed, counter, stream, positions(ints(shape))), low, high)
 
 
-def _whole(u: Expr, low: int, high: int) -> Expr:
+def whole(u: Expr, low: int, high: int) -> Expr:
     """low + floor(u * (high - low)); in f64, where the product is exact and below high - low."""
     scaled = binary("mul", cast(u, F64), const(float(high - low), F64))
     return binary("add", cast(scaled, I64), const(low, I64))
 
 
-def _reference_whole(u: Array, low: int, high: int) -> Array:
+def reference_whole(u: Array, low: int, high: int) -> Array:
     return np.floor(u.astype(np.float64) * (high - low)).astype(np.int64) + low
 
 
@@ -212,24 +212,24 @@ def _reference_whole(u: Array, low: int, high: int) -> Array:
 class Bernoulli(_Draw):
     """bool: true with probability p."""
 
-    attrs = {"shape": _SHAPE, "p": Attr("float", 0.5, "the probability of true"), "stream": _STREAM}
+    attrs = {"shape": _SHAPE, "p": Attr("float", 0.5, "the probability of true"), "stream": STREAM}
     samples = [
-        Sample(_KEY, {"shape": (5, 3), "stream": 1}, gradient=False),
-        Sample(_KEY, {"shape": (50,), "p": 0.1, "stream": 2}, gradient=False),
-        Sample(_KEY, {"shape": (9,), "p": 1.0, "stream": 2}, gradient=False),
+        Sample(KEY, {"shape": (5, 3), "stream": 1}, gradient=False),
+        Sample(KEY, {"shape": (50,), "p": 0.1, "stream": 2}, gradient=False),
+        Sample(KEY, {"shape": (9,), "p": 1.0, "stream": 2}, gradient=False),
     ]
-    errors = [BadSample(_KEY_TYPES, {"shape": (3,), "p": 1.5, "stream": 0}, "from 0 to 1")]
+    errors = [BadSample(KEY_TYPES, {"shape": (3,), "p": 1.5, "stream": 0}, "from 0 to 1")]
 
     def infer(self, seed: TensorType, counter: TensorType, shape: Shape, p: float, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         _check_probability("p", p)
         return TensorType(BOOL, check_shape(shape))
 
     def body(self, index: Index, seed: Reader, counter: Reader, shape: Shape, p: float, stream: int) -> Expr:
-        return binary("lt", _draw(seed, counter, stream, _linear(index, shape)), const(p, F32))
+        return binary("lt", draw(seed, counter, stream, linear(index, shape)), const(p, F32))
 
     def reference(self, seed: Array, counter: Array, shape: Shape, p: float, stream: int) -> Array:
-        return _reference_draw(seed, counter, stream, _positions(ints(shape))) < np.float32(p)
+        return reference_draw(seed, counter, stream, positions(ints(shape))) < np.float32(p)
 
 
 def _check_probability(what: str, p: float) -> None:
@@ -251,28 +251,28 @@ class Dropout(Operator):
     onnx = "Dropout"
     inputs = ("x", "seed", "counter")
     draw = True
-    attrs = {"rate": Attr("float", 0.5, "the probability of 0"), "stream": _STREAM}
+    attrs = {"rate": Attr("float", 0.5, "the probability of 0"), "stream": STREAM}
     samples = [
-        Sample(((5, 4), *_KEY), {"stream": 1}),
-        Sample(((3, 2, 4), *_KEY), {"rate": 0.2, "stream": 2}),
-        Sample(((3, 2), *_KEY), {"rate": 0.0, "stream": 2}),
-        Sample(((3, 2), *_KEY), {"rate": 1.0, "stream": 2}),
+        Sample(((5, 4), *KEY), {"stream": 1}),
+        Sample(((3, 2, 4), *KEY), {"rate": 0.2, "stream": 2}),
+        Sample(((3, 2), *KEY), {"rate": 0.0, "stream": 2}),
+        Sample(((3, 2), *KEY), {"rate": 1.0, "stream": 2}),
     ]
     errors = [
-        BadSample((TensorType(F32, (3,)), *_KEY_TYPES), {"rate": -0.1, "stream": 0}, "from 0 to 1"),
-        BadSample((TensorType(I64, (3,)), *_KEY_TYPES), {"stream": 0}, "floating-point"),
+        BadSample((TensorType(F32, (3,)), *KEY_TYPES), {"rate": -0.1, "stream": 0}, "from 0 to 1"),
+        BadSample((TensorType(I64, (3,)), *KEY_TYPES), {"stream": 0}, "floating-point"),
         BadSample((TensorType(F32, (3,)), TensorType(I64, (1,)), TensorType(I64)), {"stream": 0}, "seed"),
     ]
 
     def infer(self, x: TensorType, seed: TensorType, counter: TensorType, rate: float, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         require("floating", "dropout", x)
         _check_probability("the rate of dropout", rate)
         return x
 
     def body(self, index: Index, x: Reader, seed: Reader, counter: Reader, rate: float, stream: int) -> Expr:
         dtype = x.type.dtype
-        dropped = binary("lt", _draw(seed, counter, stream, _linear(index, x.type.shape)), const(rate, F32))
+        dropped = binary("lt", draw(seed, counter, stream, linear(index, x.type.shape)), const(rate, F32))
         scale = 1 / (1 - rate) if rate < 1 else 0.0
         return select(dropped, const(0.0, dtype), binary("mul", x[index], const(scale, dtype)))
 
@@ -282,7 +282,7 @@ class Dropout(Operator):
         return b.dropout(dy, seed, counter, rate=rate, stream=stream), None, None
 
     def reference(self, x: Array, seed: Array, counter: Array, rate: float, stream: int) -> Array:
-        dropped = _reference_draw(seed, counter, stream, _positions(x.shape)) < np.float32(rate)
+        dropped = reference_draw(seed, counter, stream, positions(x.shape)) < np.float32(rate)
         scale = 1 / (1 - rate) if rate < 1 else 0.0
         return np.asarray(np.where(dropped, x.dtype.type(0), x * x.dtype.type(scale)))
 
@@ -299,19 +299,19 @@ class Categorical(Operator):
     inputs = ("logits", "seed", "counter")
     draw = True
     differentiable = False
-    attrs = {"stream": _STREAM}
+    attrs = {"stream": STREAM}
     samples = [
-        Sample(((5, 4), *_KEY), {"stream": 1}, gradient=False),
-        Sample(((3, 2, 3), *_KEY), {"stream": 2}, gradient=False),
-        Sample((np.array([[-np.inf, 0.0, -np.inf], [5.0, -np.inf, 5.0]]), *_KEY), {"stream": 3}, gradient=False),
+        Sample(((5, 4), *KEY), {"stream": 1}, gradient=False),
+        Sample(((3, 2, 3), *KEY), {"stream": 2}, gradient=False),
+        Sample((np.array([[-np.inf, 0.0, -np.inf], [5.0, -np.inf, 5.0]]), *KEY), {"stream": 3}, gradient=False),
     ]
     errors = [
-        BadSample((TensorType(F32), *_KEY_TYPES), {"stream": 0}, "[..., C]"),
-        BadSample((TensorType(I64, (3,)), *_KEY_TYPES), {"stream": 0}, "floating-point"),
+        BadSample((TensorType(F32), *KEY_TYPES), {"stream": 0}, "[..., C]"),
+        BadSample((TensorType(I64, (3,)), *KEY_TYPES), {"stream": 0}, "floating-point"),
     ]
 
     def infer(self, logits: TensorType, seed: TensorType, counter: TensorType, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         require("floating", "categorical", logits)
         if logits.rank == 0:
             raise TypeFailure(f"categorical needs logits [..., C], not {logits}", inputs=(0,))
@@ -321,14 +321,14 @@ class Categorical(Operator):
         dtype = logits.type.dtype
 
         def score(c: Dim) -> Expr:
-            u = cast(_draw(seed, counter, stream, _linear((*index, c), logits.type.shape)), dtype)
+            u = cast(draw(seed, counter, stream, linear((*index, c), logits.type.shape)), dtype)
             u = binary("max", u, const(2.0**-25, dtype))
             return binary("sub", logits[(*index, c)], unary("log", unary("neg", unary("log", u))))
 
         return reduce("argmax", (logits.type.shape[-1],), score)
 
     def reference(self, logits: Array, seed: Array, counter: Array, stream: int) -> Array:
-        u = _reference_draw(seed, counter, stream, _positions(logits.shape)).astype(logits.dtype)
+        u = reference_draw(seed, counter, stream, positions(logits.shape)).astype(logits.dtype)
         return np.asarray(np.argmax(logits - np.log(-np.log(np.maximum(u, logits.dtype.type(2.0**-25)))), -1))
 
 
@@ -342,18 +342,18 @@ class RandomShift(Operator):
     family = "random"
     inputs = ("x", "seed", "counter")
     draw = True
-    attrs = {"pixels": Attr("int", doc="the greatest shift, in both directions"), "stream": _STREAM}
+    attrs = {"pixels": Attr("int", doc="the greatest shift, in both directions"), "stream": STREAM}
     samples = [
-        Sample(((5, 2, 3, 4), *_KEY), {"pixels": 2, "stream": 1}),
-        Sample((np.arange(18, dtype=np.uint8).reshape(2, 1, 3, 3), *_KEY), {"pixels": 1, "stream": 2}, gradient=False),
+        Sample(((5, 2, 3, 4), *KEY), {"pixels": 2, "stream": 1}),
+        Sample((np.arange(18, dtype=np.uint8).reshape(2, 1, 3, 3), *KEY), {"pixels": 1, "stream": 2}, gradient=False),
     ]
     errors = [
-        BadSample((TensorType(F32, (3, 4, 4)), *_KEY_TYPES), {"pixels": 1, "stream": 0}, "[N, C, H, W]"),
-        BadSample((TensorType(F32, (2, 3, 4, 4)), *_KEY_TYPES), {"pixels": -1, "stream": 0}, "at least 0"),
+        BadSample((TensorType(F32, (3, 4, 4)), *KEY_TYPES), {"pixels": 1, "stream": 0}, "[N, C, H, W]"),
+        BadSample((TensorType(F32, (2, 3, 4, 4)), *KEY_TYPES), {"pixels": -1, "stream": 0}, "at least 0"),
     ]
 
     def infer(self, x: TensorType, seed: TensorType, counter: TensorType, pixels: int, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         if x.rank != 4:
             raise TypeFailure(f"random_shift needs images [N, C, H, W], not {x}", inputs=(0,))
         if pixels < 0:
@@ -367,7 +367,7 @@ class RandomShift(Operator):
 
     def reference(self, x: Array, seed: Array, counter: Array, pixels: int, stream: int) -> Array:
         moved = np.zeros_like(x)
-        shifts = _reference_whole(_reference_draw(seed, counter, stream, _positions((len(x), 2))), -pixels, pixels + 1)
+        shifts = reference_whole(reference_draw(seed, counter, stream, positions((len(x), 2))), -pixels, pixels + 1)
         for image, (rows, columns), result in zip(x, shifts, moved, strict=True):
             height, width = image.shape[1:]
             for h in range(max(0, -rows), min(height, height - rows)):
@@ -388,13 +388,13 @@ class RandomShiftAxis(Operator):
         "axis": Attr("int", doc="2 or 3"),
         "pixels": Attr("int", doc="the greatest shift"),
         "back": Attr("bool", False, "moved the other way: the gradient"),
-        "stream": _STREAM,
+        "stream": STREAM,
     }
     samples = [
-        Sample(((5, 2, 3, 4), *_KEY), {"axis": 2, "pixels": 2, "stream": 1}),
-        Sample(((5, 2, 3, 4), *_KEY), {"axis": 3, "pixels": 5, "back": True, "stream": 1}),
+        Sample(((5, 2, 3, 4), *KEY), {"axis": 2, "pixels": 2, "stream": 1}),
+        Sample(((5, 2, 3, 4), *KEY), {"axis": 3, "pixels": 5, "back": True, "stream": 1}),
     ]
-    errors = [BadSample((TensorType(F32, (3, 4, 4)), *_KEY_TYPES), {"axis": 2, "pixels": 1, "stream": 0}, "[N, C, H, W]")]
+    errors = [BadSample((TensorType(F32, (3, 4, 4)), *KEY_TYPES), {"axis": 2, "pixels": 1, "stream": 0}, "[N, C, H, W]")]
 
     def infer(self, x: TensorType, seed: TensorType, counter: TensorType, axis: int, pixels: int, back: bool, stream: int) -> TensorType:
         assert axis in (2, 3)
@@ -402,7 +402,7 @@ class RandomShiftAxis(Operator):
         return shift
 
     def body(self, index: Index, x: Reader, seed: Reader, counter: Reader, axis: int, pixels: int, back: bool, stream: int) -> Expr:
-        shift = _whole(_draw(seed, counter, stream, index[0] * 2 + axis - 2), -pixels, pixels + 1)
+        shift = whole(draw(seed, counter, stream, index[0] * 2 + axis - 2), -pixels, pixels + 1)
         at = binary("sub" if back else "add", IndexValue(index[axis]), shift)
         inside = binary("and", binary("ge", at, const(0, I64)), binary("lt", at, IndexValue(x.type.shape[axis])))
         return select(inside, x.at(index, axis, at), const(0, x.type.dtype))
@@ -413,7 +413,7 @@ class RandomShiftAxis(Operator):
         return b.random_shift_axis(dy, seed, counter, back=not back, **attrs), None, None
 
     def reference(self, x: Array, seed: Array, counter: Array, axis: int, pixels: int, back: bool, stream: int) -> Array:
-        shifts = _reference_whole(_reference_draw(seed, counter, stream, np.arange(len(x)) * 2 + axis - 2), -pixels, pixels + 1)
+        shifts = reference_whole(reference_draw(seed, counter, stream, np.arange(len(x)) * 2 + axis - 2), -pixels, pixels + 1)
         moved = np.zeros_like(x)
         size = x.shape[axis]
         for n, shift in enumerate(-shifts if back else shifts):
@@ -430,19 +430,19 @@ class RandomFlip(Operator):
     family = "random"
     inputs = ("x", "seed", "counter")
     draw = True
-    attrs = {"axis": Attr("axis", -1, "the axis to mirror, not the first"), "stream": _STREAM}
+    attrs = {"axis": Attr("axis", -1, "the axis to mirror, not the first"), "stream": STREAM}
     samples = [
-        Sample(((6, 2, 3, 4), *_KEY), {"stream": 1}),
-        Sample(((6, 3), *_KEY), {"axis": 1, "stream": 2}),
+        Sample(((6, 2, 3, 4), *KEY), {"stream": 1}),
+        Sample(((6, 3), *KEY), {"axis": 1, "stream": 2}),
     ]
     errors = [
-        BadSample((TensorType(F32, (3, 4, 4)), *_KEY_TYPES), {"axis": 0, "stream": 0}, "axis of the examples"),
-        BadSample((TensorType(F32, (3,)), *_KEY_TYPES), {"stream": 0}, "axis of the examples"),
-        BadSample((TensorType(F32, (3, 4)), *_KEY_TYPES), {"axis": 2, "stream": 0}, "no axis 2"),
+        BadSample((TensorType(F32, (3, 4, 4)), *KEY_TYPES), {"axis": 0, "stream": 0}, "axis of the examples"),
+        BadSample((TensorType(F32, (3,)), *KEY_TYPES), {"stream": 0}, "axis of the examples"),
+        BadSample((TensorType(F32, (3, 4)), *KEY_TYPES), {"axis": 2, "stream": 0}, "no axis 2"),
     ]
 
     def infer(self, x: TensorType, seed: TensorType, counter: TensorType, axis: int, stream: int) -> TensorType:
-        _check_key(seed, counter)
+        check_key(seed, counter)
         if normal_axis(axis, x) == 0:
             raise TypeFailure(f"random_flip cannot mirror axis 0 of {x}: it is the axis of the examples", inputs=(0,))
         return x
@@ -450,7 +450,7 @@ class RandomFlip(Operator):
     def body(self, index: Index, x: Reader, seed: Reader, counter: Reader, axis: int, stream: int) -> Expr:
         at = normal_axis(axis, x.type)
         mirrored = (*index[:at], x.type.shape[at] - 1 - index[at], *index[at + 1 :])
-        return select(binary("lt", _draw(seed, counter, stream, index[0]), const(0.5, F32)), x[mirrored], x[index])
+        return select(binary("lt", draw(seed, counter, stream, index[0]), const(0.5, F32)), x[mirrored], x[index])
 
     def vjp(
         self, b: Builder, dy: Value, y: Value, x: Value, seed: Value, counter: Value, axis: int, stream: int
@@ -458,5 +458,5 @@ class RandomFlip(Operator):
         return b.random_flip(dy, seed, counter, axis=axis, stream=stream), None, None
 
     def reference(self, x: Array, seed: Array, counter: Array, axis: int, stream: int) -> Array:
-        flipped = _reference_draw(seed, counter, stream, np.arange(len(x))) < 0.5
+        flipped = reference_draw(seed, counter, stream, np.arange(len(x))) < 0.5
         return np.where(flipped.reshape(-1, *(1 for _ in x.shape[1:])), np.flip(x, axis), x)
