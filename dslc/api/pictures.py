@@ -1,4 +1,4 @@
-"""Inputs from files: arrays (.npy, .npz), tables of arrays by name, and pictures (.png, .jpg) scaled as in training."""
+"""Inputs from files: arrays (.npy, .npz), tables of arrays by name, pictures (.png, .jpg) and sounds (.wav) prepared as in training."""
 
 from __future__ import annotations
 
@@ -16,27 +16,32 @@ if TYPE_CHECKING:
     from dslc.data.description import DataDescription, FieldDescription
 
 PICTURES = (".png", ".jpg", ".jpeg")
+SOUNDS = (".wav",)
 ARRAYS = (".npy", ".npz")
 
 
 def read_inputs(given: Sequence[tuple[str, Path]], ports: Sequence[PortPlan], description: DataDescription | None) -> dict[str, Array]:
-    """Arrays for a program's inputs from files by input name; several pictures of one name are a batch. Errors: DL0808.
+    """Arrays for a program's inputs from files by input name; several pictures or sounds of one name are a batch.
+
+    Errors: DL0808; DL0711, DL0714 for files that are damaged.
 
     An .npz file may hold several inputs: its arrays are taken by name for every input that is not given otherwise.
     """
     known = {p.name: p for p in ports}
     found: dict[str, Array] = {}
-    pictures: dict[str, list[Array]] = {}
+    examples: dict[str, list[Array]] = {}
     for name, path in given:
         if name not in known:
             raise _refused(f"the program has no input `{name}`", f"its inputs are {', '.join(f'`{n}`' for n in known) or 'none'}")
         if path.suffix.lower() in PICTURES:
-            pictures.setdefault(name, []).append(_picture(path, known[name], description))
+            examples.setdefault(name, []).append(_picture(path, known[name], description))
+        elif path.suffix.lower() in SOUNDS:
+            examples.setdefault(name, []).append(_sound(path, known[name], description))
         elif path.suffix.lower() in ARRAYS:
             found[name] = _array(path, name)
         else:
-            raise _refused(f"{path} is neither an array nor a picture", f"give {', '.join((*ARRAYS, *PICTURES))}")
-    for name, parts in pictures.items():
+            raise _refused(f"{path} is neither an array nor a picture nor sound", f"give {', '.join((*ARRAYS, *PICTURES, *SOUNDS))}")
+    for name, parts in examples.items():
         found[name] = np.stack(parts)
     return found
 
@@ -62,46 +67,54 @@ def _array(path: Path, name: str) -> Array:
 
 def _picture(path: Path, port: PortPlan, description: DataDescription | None) -> Array:
     """One example: a picture in the size, channels and scale that the input wants."""
-    from PIL import Image, UnidentifiedImageError
+    from dslc.data.images import geometry, read_picture
 
-    channels, height, width, shape = _geometry(port)
-    try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB" if channels == 3 else "L")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise _refused(f"{path} cannot be read as a picture: {error}", f"give {', '.join(PICTURES)}") from error
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, np.uint8)
-    if channels == 3:
-        pixels = pixels.transpose(2, 0, 1)
-    field = _field(port.name, description)
+    field, shape = _field(port.name, description), _example(port)
+    wanted = geometry(shape, field.fit if field is not None else "stretch")
+    if wanted is None:
+        raise _refused(
+            f"the input `{port.name}` is {show(port.dtype, port.shape)}, which is no picture",
+            "pictures go to inputs such as f32[N, 1, 28, 28], f32[N, 3, 64, 64] or f32[N, 784]; give an .npy file",
+        )
+    pixels = read_picture(_there(path), wanted).reshape(shape)
     if field is not None:
-        values: Array = field.from_picture(np.ascontiguousarray(pixels))
-    else:
-        kind = DTYPES[port.dtype]
-        values = (pixels / np.float32(255)).astype(kind) if kind.kind == "f" else pixels.astype(kind)
-    return np.ascontiguousarray(values.reshape(shape))
+        return field.from_picture(pixels)
+    kind = DTYPES[port.dtype]
+    values = (pixels / np.float32(255)).astype(kind) if kind.kind == "f" else pixels.astype(kind)
+    return np.ascontiguousarray(values)
+
+
+def _sound(path: Path, port: PortPlan, description: DataDescription | None) -> Array:
+    """One example: the beginning of a sound, as long as the input wants, with silence behind a shorter one."""
+    from dslc.data.sound import read_sound
+
+    field, shape = _field(port.name, description), _example(port)
+    if DTYPES[port.dtype].kind != "f" or not (len(shape) == 1 or (len(shape) == 2 and shape[0] == 1)):
+        raise _refused(
+            f"the input `{port.name}` is {show(port.dtype, port.shape)}, which is no sound", "sounds go to inputs such as f32[N, 16000]"
+        )
+    samples, rate = read_sound(_there(path), shape[-1])
+    if field is not None and field.rate not in (None, rate):
+        raise _refused(
+            f"{path} has {rate:,} samples a second, those of training {field.rate:,}", "bring it to that rate; sounds are not resampled"
+        )
+    values = samples.reshape(shape)
+    return field.from_stored(values) if field is not None else values.astype(DTYPES[port.dtype])
+
+
+def _example(port: PortPlan) -> tuple[int, ...]:
+    """The shape of one example."""
+    return concrete(port.shape, 1)[1:]
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise _refused(f"{path} cannot be read: there is no such file", "check its name")
+    return path
 
 
 def _field(name: str, description: DataDescription | None) -> FieldDescription | None:
     return next((f for f in description.fields if f.field.name == name), None) if description is not None else None
-
-
-def _geometry(port: PortPlan) -> tuple[int, int, int, tuple[int, ...]]:
-    """(channels, height, width, shape of one example) of an input of pictures."""
-    shape = concrete(port.shape, 1)[1:]
-    if len(shape) == 3 and shape[0] in (1, 3):
-        return shape[0], shape[1], shape[2], shape
-    if len(shape) == 2:
-        return 1, shape[0], shape[1], shape
-    side = round(shape[0] ** 0.5) if len(shape) == 1 else 0
-    if len(shape) == 1 and side * side == shape[0]:
-        return 1, side, side, shape
-    raise _refused(
-        f"the input `{port.name}` is {show(port.dtype, port.shape)}, which is no picture",
-        "pictures go to inputs such as f32[N, 1, 28, 28], f32[N, 3, 64, 64] or f32[N, 784]; give an .npy file",
-    )
 
 
 def classes_of(description: DataDescription | None, width: int) -> Sequence[str] | None:

@@ -83,8 +83,8 @@ EXPLANATIONS = (
         "DL0808",
         "An input or result file does not serve",
         """
-        Inputs come from .npy and .npz files, and for inputs that are pictures from .png and .jpg: these are resized and scaled as the data of
-        training were. Results go to .npz, a single one also to .npy.
+        Inputs come from .npy and .npz files, for inputs that are pictures from .png and .jpg, for sounds from .wav: these are brought to size
+        and scaled as the data of training were. Results go to .npz, a single one also to .npy.
         """,
         "dslc run lenet --input image=shoe.gif",
         "dslc run lenet --input image=shoe.png",
