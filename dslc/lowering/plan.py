@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 from dslc.ir import dims
-from dslc.ir.dims import Dim
+from dslc.ir.dims import Dim, DimExpr
 from dslc.ir.graph import Value
 from dslc.ir.module import PortKind
 from dslc.ir.plan import BufferPlan, Extent, PersistentPlan, PortPlan, ProgramPlan, StepPlan
 from dslc.ir.types import TensorType
 from dslc.lowering.memory import Interval, aligned, assign
+from dslc.lowering.operands import BATCH
 from dslc.lowering.steps import Lowered, Place, Step
 
 
@@ -120,9 +121,32 @@ def prologue_steps(lowered: Lowered) -> list[int]:
             continue
         if any(written[v] > 1 for v in step.writes):
             continue  # a halo is written apart
+        if _mentions(step.program, BATCH):
+            continue  # the batch as a number: another one in the next call
         early.append(number)
         still |= step.writes
     return early
+
+
+def _mentions(node: object, name: str) -> bool:
+    """Whether a size or an index anywhere in a step's program has the name."""
+    waiting: list[object] = [node]
+    seen: set[int] = set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, DimExpr):
+            if name in dims.names(part):
+                return True
+        elif id(part) in seen:
+            continue
+        elif isinstance(part, tuple | list | frozenset):
+            waiting.extend(part)
+        elif isinstance(part, Mapping):
+            waiting.extend(part.values())
+        elif is_dataclass(part):
+            waiting.extend(getattr(part, f.name) for f in fields(part))
+        seen.add(id(part))
+    return False
 
 
 def _size_of(lowered: Lowered, value: Value) -> Dim:
