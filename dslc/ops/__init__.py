@@ -6,6 +6,7 @@ from dslc.ops import activations as activations
 from dslc.ops import adaptive as adaptive
 from dslc.ops import audio as audio
 from dslc.ops import augment as augment
+from dslc.ops import boxes as boxes
 from dslc.ops import calculus as calculus
 from dslc.ops import colors as colors
 from dslc.ops import constants as constants
@@ -24,8 +25,10 @@ from dslc.ops import norms as norms
 from dslc.ops import patches as patches
 from dslc.ops import piecewise as piecewise
 from dslc.ops import pooling as pooling
+from dslc.ops import pooling_gradients as pooling_gradients
 from dslc.ops import random as random
 from dslc.ops import reductions as reductions
+from dslc.ops import regions as regions
 from dslc.ops import repeats as repeats
 from dslc.ops import resampling as resampling
 from dslc.ops import resize as resize

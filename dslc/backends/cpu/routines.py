@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dslc.backends.cpu.sorting import Words, integers, sort_row, top_row, true_positions
+from dslc.backends.cpu.vocabulary import constant_text
+from dslc.ir.loops import Const
 from dslc.ir.routines import Routine
 from dslc.ir.types import DType
 
@@ -125,6 +127,46 @@ def last(routine: Routine, width: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def suppress(routine: Routine, width: int) -> str:
+    """Greedy suppression of boxes that overlap better ones, in each of [rows].
+
+    Operands: boxes [rows, count, 4] as corners, scores and their order [rows, count]; result: positions of the boxes that stay
+    [rows, bound], -1 behind them; scratch: corners and areas of those, five rows of [room]. A box goes where its intersection over union
+    with one that stays is above `overlap`, or its score is not at least `least`.
+    """
+    dtype = routine.buffers[0]
+    t = dtype.value
+    overlap, least = (constant_text(Const(dtype.numpy.type(routine.setting(s)).item(), dtype)) for s in ("overlap", "least"))
+    names = ("left", "top", "right", "bottom", "area")
+    lines = [
+        *head(routine),
+        "    for r in range(thread * rows // threads, (thread + 1) * rows // threads):",
+        "        found = 0",
+        "        for i in range(count):",
+        "            at = r * count + load_i64(p2, r * count + i)",
+        f"            if found < bound and load_{t}(p1, at) >= {least}:",
+        *(f"                {name} = vbroadcast_{t}(p0, at * 4 + {n})" for n, name in enumerate(names[:4])),
+        "                area = (right - left) * (bottom - top)",
+        "                hit = 0",
+        f"                for c in range(0, found, {width}):",
+        f"                    n = found - c if found - c < {width} else {width}",
+        "                    j = r * room * 5 + c",
+        *(f"                    {name}1 = vload_part_{t}(p4, j + {n} * room, n)" for n, name in enumerate(names)),
+        f"                    wide = vmax(vmin(right, right1) - vmax(left, left1), splat_{t}(0))",
+        f"                    high = vmax(vmin(bottom, bottom1) - vmax(top, top1), splat_{t}(0))",
+        "                    both = wide * high",
+        f"                    hit = hit | some((both / (area + area1 - both) > splat_{t}({overlap})) & first_lanes(n))",
+        "                if hit == 0:",
+        "                    j = r * room * 5 + found",
+        *(f"                    vstore_part_{t}(p4, j + {n} * room, {name}, 1)" for n, name in enumerate(names)),
+        "                    store_i64(p3, r * bound + found, at - r * count)",
+        "                    found += 1",
+        "        for i in range(found, bound):",
+        "            store_i64(p3, r * bound + i, -1)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def rows(lines: Callable[[Routine, Words], list[str]]) -> Callable[[Routine, int], str]:
     """A routine whose threads share rows; elements of the first operand are read as integers."""
 
@@ -144,5 +186,6 @@ ROUTINES: dict[str, Callable[[Routine, int], str]] = {
     "sort": rows(sort_row),
     "top": rows(top_row),
     "nonzero": rows(true_positions),
+    "suppress": suppress,
 }
 """Each by the name that operators use; its docstring says what operands, sizes and settings mean."""

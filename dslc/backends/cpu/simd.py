@@ -16,7 +16,7 @@ n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector
     vstore_T(p, i, v)  vstore_part_T(p, i, v, n)  vstore_stride_T(p, i, s, v)  vstore_stride_part_T(p, i, s, v, n)
     splat_T(x)  iota_i32(x)  iota_i64(x)                constants; first_lanes(n) is a mask
     + - * / & | ^ ~ << >> == != < <= > >=               on equal types, or a vector and a number
-    where(mask, v, v)  vmax  vmin  vabs  to_T(v)
+    where(mask, v, v)  some(mask)  vmax  vmin  vabs  to_T(v)
     fma  vsqrt  vrsqrt  vfloor  vceil  vtrunc  vrint  copysign
     vexp  vexp2  vexpm1  vlog  vlog2  vlog10  vlog1p  vsinh  vcosh  vtanh  vasinh  vacosh  vatanh  vsigmoid  verf
     vsin  vcos  vtan  vasin  vacos  vatan  vatan2  vpow
@@ -262,6 +262,14 @@ def where(typingctx: Any, mask: types.Type, then: types.Type, otherwise: types.T
     return then(mask, then, otherwise), lambda context, builder, sig, args: builder.select(*args)
 
 
+@intrinsic
+def some(typingctx: Any, mask: types.Type) -> Typing:
+    """1 where some lane of the mask holds, else 0, as a plain integer."""
+    if not is_lanes(mask, "b"):
+        return None
+    return types.intp(mask), lambda context, builder, sig, args: builder.zext(Lanes(builder, args[0]).any(), I64)
+
+
 # ---------------------------------------------------------------- conversions
 
 
@@ -361,6 +369,7 @@ _FUNCTIONS: tuple[Any, ...] = (
     vabs,
     copysign,
     where,
+    some,
     arg,
     offset,
     prefetch,

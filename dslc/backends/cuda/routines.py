@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dslc.backends.cpu.sorting import Words, sort_row, top_row, true_positions
-from dslc.backends.cuda.expressions import NotCovered
+from dslc.backends.cuda.expressions import Functions, NotCovered, extreme
+from dslc.backends.cuda.formulas import constant_text
 from dslc.backends.cuda.kernel import CudaKernel, Launch
 from dslc.ir import dims
 from dslc.ir.dims import Dim
@@ -108,10 +109,51 @@ def last(routine: Routine) -> CudaKernel:
     return CudaKernel(text, routine.buffers, _launch(1))
 
 
+def suppress(routine: Routine) -> CudaKernel:
+    """A thread takes a row."""
+    dtype = routine.buffers[0]
+    t = dtype.value
+    functions = Functions()
+    larger, smaller = (functions.use(extreme(op, dtype)) for op in ("max", "min"))
+    overlap, least = (constant_text(dtype.numpy.type(routine.setting(s)).item(), t) for s in ("overlap", "least"))
+    names = ("left", "top", "right", "bottom", "area")
+    text = "\n".join(
+        [
+            *_head(routine),
+            "    for r in range(x, rows, width):",
+            "        found = 0",
+            "        for i in range(count):",
+            "            at = r * count + p2[r * count + i]",
+            f"            if found < bound and p1[at] >= {least}:",
+            *(f"                {name} = p0[at * 4 + {n}]" for n, name in enumerate(names[:4])),
+            f"                area = mul_{t}(right - left, bottom - top)",
+            "                hit = 0",
+            "                for c in range(found):",
+            "                    j = r * room * 5 + c",
+            *(f"                    {name}1 = p4[j + {n} * room]" for n, name in enumerate(names)),
+            f"                    wide = {larger}({smaller}(right, right1) - {larger}(left, left1), {t}(0.0))",
+            f"                    high = {larger}({smaller}(bottom, bottom1) - {larger}(top, top1), {t}(0.0))",
+            f"                    both = mul_{t}(wide, high)",
+            f"                    if div_{t}(both, area + area1 - both) > {overlap}:",
+            "                        hit = 1",
+            "                if hit == 0:",
+            "                    j = r * room * 5 + found",
+            *(f"                    p4[j + {n} * room] = {name}" for n, name in enumerate(names)),
+            "                    p3[r * bound + found] = at - r * count",
+            "                    found += 1",
+            "        for i in range(found, bound):",
+            "            p3[r * bound + i] = -1",
+            "",
+        ]
+    )
+    return CudaKernel(f"{functions.text}\n\n{text}", routine.buffers, _launch(routine.size("rows")))
+
+
 ROUTINES: dict[str, Callable[[Routine], CudaKernel]] = {
     "scatter": scatter,
     "last": last,
     "sort": rows(sort_row),
     "top": rows(top_row),
     "nonzero": rows(true_positions),
+    "suppress": suppress,
 }
