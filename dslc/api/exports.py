@@ -12,12 +12,13 @@ from dslc.diagnostics import Diagnostic, DiagnosticError
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A model, the name of its artifact within the folder of the run, and what is fixed."""
+    """A model, the name of its artifact within the folder of the run, and what is fixed. `ema`: it takes the averaged weights."""
 
     model: str
     file: str
     dims: Mapping[str, int]
     precision: str | None
+    ema: bool = False
 
 
 def exports_of(source: Source) -> list[Export]:
@@ -46,5 +47,6 @@ def exports_of(source: Source) -> list[Export]:
             raise loaded.refuse()
         sizes = {name: v for name, v in values.items() if isinstance(v, int) and not isinstance(v, bool)}
         precision = values.get("precision")
-        found.append(Export(item.model.text, item.target.value, sizes, precision if isinstance(precision, str) else None))
+        kind = precision if isinstance(precision, str) else None
+        found.append(Export(item.model.text, item.target.value, sizes, kind, values.get("weights") == "ema"))
     return found

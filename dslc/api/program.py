@@ -114,20 +114,21 @@ class Program:
         rename: Sequence[tuple[str, str | None]] = (),
         fresh: Sequence[str] = (),
         layout: str | None = None,
+        ema: bool = False,
     ) -> None:
         """Take weights from a file (safetensors, a checkpoint of training, an artifact) or from arrays by path.
 
         `rename` is a list of pairs: names of the source that fit the pattern take the new name, `None` drops them. `fresh` are patterns of
         weights that keep the values that they have. `layout="torch"` is for a state dict of PyTorch: linear weights are transposed,
         `num_batches_tracked` is dropped, and what `rename` does not name is paired in the order of definition. Names are relative to the
-        model. Nothing is loaded in part: DL0804 lists what is missing, left over or of another shape; DL0806 refuses such a `rename`.
+        model. `ema` takes the averaged weights of a checkpoint. Nothing is loaded in part: DL0804 lists what is missing, left over or of another shape; DL0806 refuses such a `rename`.
         """
         from dslc.data.renaming import linear_weights, match_weights
 
         if isinstance(source, Mapping):
             found, where = files.from_arrays(source), "the weights"
         else:
-            found, where = files.read_weights(source), f"the weights in {source}"
+            found, where = files.read_weights(source, ema), f"the weights in {source}"
         wanted = {p.name: p.shape for p in self._executable.plan.persistent if p.role in SAVED}
         models = {path.partition(".")[0] for path in wanted}
         plan = match_weights(
@@ -141,7 +142,9 @@ class Program:
             ordered=found.ordered,
             where=where,
         )
-        self._initialise()
+        if plan.fresh:
+            self._initialise()
+        self._initialised = True
         for name, tensor in plan.assemble(found.tensors).items():
             self._executable.set(name, tensor)
         if found.data is not None:

@@ -15,7 +15,7 @@ from dslc.api.sources import Source
 from dslc.data import DataSet, Field
 from dslc.diagnostics import Diagnostic, DiagnosticError
 from dslc.ir.plan import PASSING, ExecutablePlan, MemoryReport, PortPlan, memory_report
-from dslc.ir.recipe import Recipe
+from dslc.ir.recipe import AVERAGE, Recipe
 from dslc.runtime.convert import Array
 from dslc.runtime.executable import Executable
 from dslc.runtime.executable import Program as RuntimeProgram
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from dslc.api.stages import Stages
 
 TRAIN, UPDATE, EVALUATE = "train", "update", "evaluate"
-AVERAGE = "ema/"  # before the path of a parameter: its moving average
 T = TypeVar("T")
 _COUNTER = "counter"  # a program's name for the number of the step
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.ir.recipe import AVERAGE
 from dslc.runtime.cache import atomic_file
 from dslc.runtime.convert import Array
 
@@ -39,8 +40,8 @@ def from_arrays(arrays: Mapping[str, Any]) -> Weights:
     return Weights({name: np.asarray(a) for name, a in arrays.items()}, ordered=True)
 
 
-def read_weights(path: Path | str) -> Weights:
-    """The weights in a file. DL0802 where it is not there or no safetensors file."""
+def read_weights(path: Path | str, ema: bool = False) -> Weights:
+    """The weights in a file; with `ema` the averaged ones of a checkpoint. DL0802 where they are not there or it is no safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -53,8 +54,13 @@ def read_weights(path: Path | str) -> Weights:
             packed = "dslc" in metadata  # an artifact
             wanted = [n for n in names if n.startswith(_ARTIFACT)] if packed else [n for n in names if "/" not in n]
             tensors = {n.removeprefix(_ARTIFACT) if packed else n: file.get_tensor(n) for n in wanted}
+            averages = {n.removeprefix(AVERAGE): file.get_tensor(n) for n in names if n.startswith(AVERAGE)} if ema else {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise _refused("DL0802", f"{path} holds no weights: {str(error)[:200]}", "weights are files in the safetensors format") from error
+    if ema and not averages:
+        hint = "they are in a checkpoint of a recipe that says `minimize ... with AdamW[1e-3], ema = 0.999`"
+        raise _refused("DL0802", f"{path} holds no averaged weights", hint)
+    tensors |= averages
     data = metadata.get("data")
     if packed:
         signature = _json(metadata["dslc"]).get("signature")

@@ -12,7 +12,7 @@ from dslc.cli.output import Compiling, compile_options, json_option, parse_dims,
 if TYPE_CHECKING:
     from dslc.api.sources import Source
 
-Job = tuple[str | None, dict[str, int], str | None, Path | None]  # model, sizes, precision, artifact
+Job = tuple[str | None, dict[str, int], str | None, Path | None, bool]  # model, sizes, precision, artifact, averaged weights
 
 
 @click.command("compile")
@@ -20,12 +20,13 @@ Job = tuple[str | None, dict[str, int], str | None, Path | None]  # model, sizes
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The artifact to write, NAME.dlc.")
 @click.option("--target", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights to put in; initial values without.")
+@click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint.")
 @click.option("--embed", is_flag=True, help="Put the machine code in, for readers who trust the file.")
 @click.option("--verify", is_flag=True, help="Check every pass and every kernel against the interpreter; slow.")
 @compile_options
 @json_option
 def command(
-    file: str, output: Path | None, target: str, weights: Path | None, embed: bool, verify: bool, dims: tuple[str, ...],
+    file: str, output: Path | None, target: str, weights: Path | None, ema: bool, embed: bool, verify: bool, dims: tuple[str, ...],
     threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile a model, and write it as an artifact that `dslc run` and `dslc.load` take. Without -o, the file's `export` items say what
@@ -44,15 +45,15 @@ def command(
         _cuda(path, model, output, sizes, precision, as_json)
         return
     source = find_source(path)
-    jobs = [(model, sizes, precision, output)] if output is not None else _exports(source, model, sizes, precision)
+    jobs = [(model, sizes, precision, output, ema)] if output is not None else _exports(source, model, sizes, precision, ema)
     reports = []
-    for name, fixed, kind, artifact in jobs:
+    for name, fixed, kind, artifact, averaged in jobs:
         progress = Compiling()
         lanes = int(width) if width else None
         program = compile_source(source, name, dims=fixed, precision=kind, threads=threads, width=lanes, verify=verify, progress=progress)
         progress.end()
         if weights is not None:
-            program.load_weights(weights)
+            program.load_weights(weights, ema=averaged)
         if artifact is not None:
             program.save(artifact, embed=embed)
         reports.append({**describe(program, progress), "artifact": str(artifact) if artifact else None})
@@ -66,12 +67,13 @@ def command(
             print(f"wrote {report['artifact']}" + ("" if weights is not None else " with initial values (give --weights for trained ones)"))
 
 
-def _exports(source: Source, model: str | None, dims: dict[str, int], precision: str | None) -> list[Job]:
+def _exports(source: Source, model: str | None, dims: dict[str, int], precision: str | None, ema: bool) -> list[Job]:
     """What the file exports, of this model if one is named; where it exports nothing, a compilation that writes nothing."""
     from dslc.api.exports import exports_of
 
     chosen = [e for e in exports_of(source) if model is None or e.model == model]
-    return [(e.model, {**e.dims, **dims}, precision or e.precision, Path(e.file)) for e in chosen] or [(model, dims, precision, None)]
+    jobs: list[Job] = [(e.model, {**e.dims, **dims}, precision or e.precision, Path(e.file), ema or e.ema) for e in chosen]
+    return jobs or [(model, dims, precision, None, ema)]
 
 
 def _cuda(path: Path | str, name: str | None, output: Path | None, dims: dict[str, int], precision: str | None, as_json: bool) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command("run")
 @click.argument("file", metavar="F[:MODEL]")
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file, such as a checkpoint of training.")
+@click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint.")
 @click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help=".npy, .npz, .png, .jpg or .wav; may be repeated.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the results: .npz, or .npy for one.")
 @click.option("--seed", type=click.IntRange(0), help="Of random operators, and of initial values where there are no weights.")
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @compile_options
 @json_option
 def command(
-    file: str, weights: Path | None, inputs: tuple[str, ...], output: Path | None, seed: int | None, dump: str | None, trust: bool,
+    file: str, weights: Path | None, ema: bool, inputs: tuple[str, ...], output: Path | None, seed: int | None, dump: str | None, trust: bool,
     dims: tuple[str, ...], threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a model, from source or from an artifact, on arrays or pictures. Pictures are scaled as in training.
@@ -33,7 +34,7 @@ def command(
     """
     from dslc.api.pictures import read_inputs, write_results
 
-    program = _program(file, weights, seed or 0, trust, parse_dims(dims), threads, int(width) if width else None, precision)
+    program = _program(file, weights, ema, seed or 0, trust, parse_dims(dims), threads, int(width) if width else None, precision)
     if weights is None and not file.endswith(".dlc"):
         click.echo("note: no --weights given, so this runs with initial values", err=True)
     arrays = read_inputs(_pairs(inputs), program.input_ports, program.data)
@@ -59,6 +60,7 @@ def command(
 def _program(
     file: str,
     weights: Path | None,
+    ema: bool,
     seed: int,
     trust: bool,
     dims: dict[str, int],
@@ -78,7 +80,7 @@ def _program(
         program = compile_source(path, model, dims=dims, precision=precision, threads=threads, width=width, seed=seed, progress=progress)
         progress.end()
     if weights is not None:
-        program.load_weights(weights)
+        program.load_weights(weights, ema=ema)
     return program
 
 

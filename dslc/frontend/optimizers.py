@@ -12,13 +12,13 @@ from dslc.diagnostics import Note, Span
 from dslc.frontend import signatures, syntax
 from dslc.frontend.arguments import block_arguments, evaluate_given
 from dslc.frontend.groups import Options
-from dslc.frontend.parameters import AVERAGE
 from dslc.frontend.report import Refused, listed, plural
 from dslc.frontend.scope import Context, Frame, holds_tensor
 from dslc.frontend.tensors import cast, emit
 from dslc.frontend.values import BlockFunction, LearningRate, Origin, Poison, Results, Tensor, Value, describe, is_number
 from dslc.ir.dims import Dim, DimExpr
 from dslc.ir.module import Buffer, Initial, PortKind, Role
+from dslc.ir.recipe import AVERAGE
 from dslc.ir.types import DType, TensorType
 
 RATE = "lr"

@@ -17,9 +17,8 @@ from dslc.frontend.values import BlockFunction, Poison, SharedFunction, Tensor, 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.module import Initial, Role
+from dslc.ir.recipe import AVERAGE
 from dslc.ir.types import DType, TensorType
-
-AVERAGE = "ema/"  # before the path of a parameter: its moving average
 
 # The static arguments of each initialiser, with their defaults.
 ARGUMENTS: dict[str, dict[str, float]] = {

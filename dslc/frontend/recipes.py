@@ -28,10 +28,8 @@ from dslc.frontend.tensors import note_of
 from dslc.frontend.values import ListValue, OperatorFunction, Origin, Poison, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.module import PortKind, Program, Role
-from dslc.ir.recipe import DataOption, LoadPlan, Recipe, RecipeField
+from dslc.ir.recipe import COLLECTED, DataOption, LoadPlan, Recipe, RecipeField
 from dslc.ir.types import DType, TensorType
-
-COLLECTED = "collected/"  # before the name of a tensor that a metric in Python is given
 
 
 @dataclass(slots=True)

@@ -20,6 +20,10 @@ DATA_OPTIONS = ("test", "normalize", "fit", "columns", "count", "seed")
 
 DataOption = bool | int | float | str | tuple[str, ...]
 MOST_ACCUMULATED = 1_000_000
+AVERAGE = "ema/"
+"""Before the path of a parameter: its moving average."""
+COLLECTED = "collected/"
+"""Before the name of a tensor that an evaluation gives for metrics in Python."""
 
 
 @dataclass(frozen=True, slots=True)

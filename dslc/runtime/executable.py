@@ -68,6 +68,13 @@ class Executable:
         self._shapes = {p.name: p for p in plan.persistent}
         self._buffers = {p.name: aligned_zeros(p.dtype, p.shape) for p in plan.persistent}
         self._constants = {c.name: _constant(c.name, c.dtype, c.shape, (constants or {}).get(c.name)) for c in plan.constants}
+        self._derived_from = frozenset(
+            p.buffers[at].name
+            for p in plan.programs
+            for step in p.prologue
+            for at, _ in step.args
+            if at >= 0 and p.buffers[at].region == "persistent"
+        )
         self._programs = {p.name: Program(self, p) for p in plan.programs}
         _alive.add(self)
 
@@ -149,6 +156,7 @@ class Program:
         self._job = Job(plan, plan.steps, kernels, threads)
         self._prologue = Job(plan, plan.prologue, kernels, threads)
         self._prologue_version = 0
+        self._ages = not executable._derived_from.isdisjoint(plan.writes)  # what a prologue made is out of date after a call
         self._block = aligned_zeros("i64", (max(1, len(plan.settings)),))
         self._scalars = {p.name: Scalar(p, plan.buffers[p.buffer].offset) for p in plan.settings}
         self._defaults = {p.name: p.default for p in plan.settings if p.default is not None}
@@ -341,7 +349,7 @@ class Program:
             error = run(self._job.address) if executable.threads == 1 or self._profiling else self._run_shared(run)
             if error:
                 self._check(error, self._job)
-        if self.plan.writes:
+        if self._ages:
             executable.version += 1
 
     def _run_shared(self, run: Callable[[int], int]) -> int:

@@ -11,9 +11,7 @@ import numpy as np
 
 from dslc.data.description import Array
 from dslc.diagnostics import Diagnostic, DiagnosticError
-
-COLLECTED = "collected/"
-"""Before the name of a tensor that an evaluation gives for metrics in Python."""
+from dslc.ir.recipe import COLLECTED
 
 _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

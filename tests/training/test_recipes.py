@@ -1,0 +1,484 @@
+"""Compiled recipes: accumulated gradients, averaged parameters, clipping, groups, frozen and loaded parameters, metrics of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.api.compilation import elaborate, options_of, request_of
+from dslc.compiler import transform
+from dslc.diagnostics import DiagnosticError
+from dslc.training import Observer, checkpoint
+
+Array = np.ndarray[Any, Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of this module's own."""
+    folder = tmp_path_factory.mktemp("cache") / "dslc"
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DSLC_CACHE", str(folder))
+    yield folder  # type: ignore[misc]
+    patch.undo()
+
+
+NET = """
+dim N <= 256
+model Net(x: f32[N, 6]) -> f32[N, 3] {
+  return x |> Dense[8, tanh] as body |> Dense[3] as head
+}
+"""
+
+
+def recipe(minimize: str, *clauses: str, batch: int = 16, model: str = NET) -> str:
+    lines = "\n  ".join(clauses)
+    return f"""{model}
+train t {{
+  data x: f32[N, 6], y: i64[N] from "npz:none.npz"
+  logits = Net(x)
+  minimize cross_entropy(logits, y) over Net with {minimize}
+  metric accuracy = mean(argmax[axis = 1](logits) == y)
+  {lines}
+  epochs 3  batch {batch}  seed 5
+}}
+"""
+
+
+def examples(count: int = 150, seed: int = 0) -> tuple[Array, Array]:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((count, 6)).astype(np.float32)
+    return x, (x @ np.random.default_rng(99).standard_normal((6, 3))).argmax(axis=1)
+
+
+DATA = {"train": examples(), "test": examples(50, 1)}
+
+
+def trained(text: str, **options: Any) -> dslc.Trainer:
+    trainer = dslc.Trainer(text, data=DATA, **{"save": False, "threads": 1} | options)
+    trainer.fit()
+    return trainer
+
+
+def bits(trainer: dslc.Trainer) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in trainer.program.state().items()}
+
+
+# ----------------------------------------------------------------------------------------------------- accumulate
+
+
+@pytest.mark.parametrize("optimizer", ["SGD[0.1, momentum = 0.9]", "AdamW[1e-2], clip = 0.1", "LAMB[1e-2], ema = 0.9"])
+def test_accumulated_batches_are_one_big_batch(optimizer: str) -> None:
+    """150 examples in steps of 64, 64 and 22: the last step takes a batch of 16 and one of 6."""
+    big = trained(recipe(optimizer, batch=64), precision="f64")
+    small = trained(recipe(f"{optimizer}, accumulate = 4"), precision="f64")
+    assert big.step == small.step == 9
+    for name, array in big.weights.items():
+        np.testing.assert_allclose(small.weights[name], array, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(small.averaged_weights[name], big.averaged_weights[name], rtol=1e-11, atol=1e-13)
+    for ours, theirs in zip(small.history, big.history, strict=True):
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-6) and ours.step == theirs.step
+
+
+def test_accumulate_in_f32_is_within_rounding() -> None:
+    big, small = trained(recipe("SGD[0.1]", batch=64)), trained(recipe("SGD[0.1], accumulate = 4"))
+    for name, array in big.weights.items():
+        np.testing.assert_allclose(small.weights[name], array, rtol=1e-4, atol=1e-5)
+
+
+def test_bits_do_not_depend_on_threads() -> None:
+    text = recipe("AdamW[1e-2], clip = 0.1, accumulate = 3, ema = 0.9")
+    assert bits(trained(text, threads=1)) == bits(trained(text, threads=2))
+    text = recipe("LAMB[1e-2], clip = 0.1")
+    assert bits(trained(text, threads=1)) == bits(trained(text, threads=2))
+
+
+NOISY = """
+dim N <= 256
+model Net(x: f32[N, 6]) -> f32[N, 3] {
+  return x + random_normal[N, 6] |> Dense[3] as head
+}
+"""
+
+
+def test_the_batches_of_a_step_draw_other_numbers() -> None:
+    """A batch of equal examples twice: with equal draws the gradient would be that of one batch."""
+    text = recipe("SGD[0.1], accumulate = 2", model=NOISY, batch=4)
+    x, y = np.zeros((8, 6), np.float32), np.zeros(8, np.int64)
+    sums = []
+    trainer = dslc.Trainer(text, data=(x, y), save=False)
+    settings = {"seed": 5, "step": 0, "total": 1}
+    for _ in range(2):
+        trainer.program.step({"x": x[:4], "y": y[:4]}, settings)
+        sums.append(trainer._executable.get("gradient/Net.head.w"))
+    assert not np.allclose(sums[1], 2 * sums[0])
+    trainer.program.update(settings)
+    assert not trainer._executable.get("gradient/Net.head.w").any() and not trainer._executable.get("gradient/t.examples").any()
+
+
+def test_train_on_is_a_whole_step() -> None:
+    x, y = examples(16)
+    one, several = (dslc.Trainer(recipe(f"SGD[0.1]{more}"), data=DATA, save=False, precision="f64") for more in ("", ", accumulate = 4"))
+    for trainer in (one, several):
+        trainer.train_on(x=x, y=y)
+    for name, array in one.weights.items():
+        np.testing.assert_allclose(several.weights[name], array, rtol=1e-12, atol=1e-14)
+
+
+# ---------------------------------------------------------------------------------------------------------- clip
+
+
+def test_clip_bounds_the_norm_of_all_gradients() -> None:
+    """With SGD and a rate of 1 the step is the gradient."""
+    x, y = examples(16)
+    free, bound = (dslc.Trainer(recipe(f"SGD[1.0]{more}"), data=DATA, save=False, precision="f64") for more in ("", ", clip = 0.01"))
+    moves = []
+    for trainer in (free, bound):
+        before = trainer.weights
+        trainer.train_on(x=x, y=y)
+        moves.append(np.concatenate([(before[n] - a).ravel() for n, a in trainer.weights.items()]))
+    norm = np.linalg.norm(moves[0])
+    assert norm > 0.1
+    np.testing.assert_allclose(moves[1], moves[0] * (0.01 / (norm + 1e-6)), rtol=1e-9)
+
+
+# ----------------------------------------------------------------------------------------------------------- ema
+
+
+def test_averages_follow_the_parameters() -> None:
+    trainer = dslc.Trainer(recipe("SGD[0.5], ema = 0.75"), data=DATA, save=False, precision="f64")
+    expected = trainer.weights
+    assert all((trainer.averaged_weights[n] == a).all() for n, a in expected.items()), "they begin as the parameters do"
+    x, y = examples(16)
+    for _ in range(5):
+        trainer.train_on(x=x, y=y)
+        expected = {n: 0.75 * a + 0.25 * trainer.weights[n] for n, a in expected.items()}
+    for name, array in expected.items():
+        np.testing.assert_allclose(trainer.averaged_weights[name], array, rtol=1e-13, atol=1e-15)
+    assert not np.allclose(trainer.averaged_weights["Net.head.w"], trainer.weights["Net.head.w"])
+
+
+def test_a_metric_of_averaged_weights() -> None:
+    text = recipe("SGD[0.5], ema = 0.9", "metric averaged = mean(argmax[axis = 1](ema[Net](x)) == y)")
+    trainer = trained(text)
+    report = trainer.history[-1]
+    assert "averaged" in report.test_metrics and "averaged" not in report.metrics
+    net = dslc.compile(NET)
+    x, y = DATA["test"]
+    for weights, metric in ((trainer.weights, "accuracy"), (trainer.averaged_weights, "averaged")):
+        net.load_weights(weights)
+        assert (net(x=x).argmax(axis=1) == y).mean() == pytest.approx(report.test_metrics[metric])
+
+
+def test_averaged_weights_in_files(tmp_path: Path) -> None:
+    text = recipe("SGD[0.5], ema = 0.9", 'save "net.safetensors" with every = 1')
+    trainer = trained(text, save=True, folder=tmp_path)
+    net = dslc.compile(NET)
+    for ema, weights in ((False, trainer.weights), (True, trainer.averaged_weights)):
+        net.load_weights(tmp_path / "net.safetensors", ema=ema)
+        assert all((net.weights[n] == a).all() for n, a in weights.items())
+        trainer.save_weights(tmp_path / "plain.safetensors", ema=ema)
+        net.load_weights(tmp_path / "plain.safetensors")
+        assert all((net.weights[n] == a).all() for n, a in weights.items())
+    with pytest.raises(DiagnosticError, match=r"DL0802.*no averaged weights"):
+        net.load_weights(tmp_path / "plain.safetensors", ema=True)
+
+
+# -------------------------------------------------------------------------------------------------- groups, freeze
+
+
+def test_the_last_group_that_names_a_parameter_wins() -> None:
+    text = recipe('SGD[0.1]\n    over "*.w" with SGD[0.0]\n    over "Net.head.*" with SGD[0.2]')
+    trainer = dslc.Trainer(text, data=DATA, save=False, precision="f64")
+    plain = dslc.Trainer(recipe("SGD[1.0]"), data=DATA, save=False, precision="f64")
+    x, y = examples(16)
+    before = trainer.weights
+    for t in (trainer, plain):
+        t.train_on(x=x, y=y)
+    rates = {"Net.body.w": 0.0, "Net.body.b": 0.1, "Net.head.w": 0.2, "Net.head.b": 0.2}
+    for name, rate in rates.items():
+        np.testing.assert_allclose(before[name] - trainer.weights[name], rate * (before[name] - plain.weights[name]), rtol=1e-9, atol=1e-12)
+    assert dict(trainer.recipe.settings) | {"total": 0} == {"total": 0, "lr": 0.1, "lr[1]": 0.0, "lr[2]": 0.2}
+
+
+@pytest.mark.parametrize("options", ["", ", accumulate = 2, ema = 0.9, clip = 1.0"])
+def test_frozen_parameters_keep_their_bits(options: str) -> None:
+    trainer = dslc.Trainer(recipe(f"AdamW[0.1]{options}", 'freeze "Net.body.*"'), data=DATA, save=False)
+    before = trainer.weights
+    trainer.fit()
+    for name, array in trainer.weights.items():
+        assert (array.tobytes() == before[name].tobytes()) == name.startswith("Net.body"), name
+    assert not any("Net.body" in name for name in trainer.program.state() if "/" in name), "nothing is kept for what does not move"
+
+
+PRODUCTS = ("matmul", "einsum", "dot_general")
+
+
+def test_no_gradient_work_for_what_is_frozen() -> None:
+    def products(*clauses: str) -> int:
+        request = request_of(recipe("SGD[0.1]", *clauses), "t", True, None, options_of(None, None, 1, None, False))
+        program, _ = transform(elaborate(request).module.programs["train"], {})
+        return sum(op.kind in PRODUCTS for op in program.graph.ops)
+
+    assert products() == 2 + 3  # forward; weights of both layers, and what goes back through the head
+    assert products('freeze "Net.body.*"') == 2 + 1
+    assert products('freeze "Net.body.w"') == 2 + 2  # its bias still moves
+
+
+# ---------------------------------------------------------------------------------------------------------- load
+
+
+def saved(folder: Path, weights: Mapping[str, Array], name: str = "net.safetensors") -> None:
+    from safetensors.numpy import save_file
+
+    save_file({n: np.ascontiguousarray(a) for n, a in weights.items()}, folder / name)
+
+
+def loading(clause: str, place: Path, **options: Any) -> dslc.Trainer:
+    path = place / "t.dl"
+    path.write_text(recipe("SGD[0.1], ema = 0.9", clause))
+    return dslc.Trainer(path, data=DATA, **{"save": False} | options)
+
+
+def refused(code: str, clause: str, folder: Path, **options: Any) -> str:
+    with pytest.raises(DiagnosticError) as caught:
+        loading(clause, folder, **options)
+    assert [d.code for d in caught.value.diagnostics] == [code], caught.value.render()
+    return caught.value.render()
+
+
+def drawn(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    rng = np.random.default_rng(4)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+SHAPES = {"Net.body.w": (6, 8), "Net.body.b": (8,), "Net.head.w": (8, 3), "Net.head.b": (3,)}
+
+
+def test_load_begins_with_a_file(tmp_path: Path) -> None:
+    there = drawn(SHAPES)
+    saved(tmp_path, there)
+    trainer = loading('load Net from "net.safetensors"', tmp_path)
+    for name, array in there.items():
+        assert (trainer.weights[name] == array).all() and (trainer.averaged_weights[name] == array).all()
+
+
+def test_load_renames_and_leaves_fresh(tmp_path: Path) -> None:
+    there = drawn({"Old.trunk.w": (6, 8), "Old.trunk.b": (8,), "Old.fc.w": (8, 10), "Old.fc.b": (10,)})
+    saved(tmp_path, there)
+    clause = 'load Net from "net.safetensors" with rename = [("Old.trunk.*", "body.*"), ("Old.fc.*", none)], fresh = ["head.*"]'
+    trainer = loading(clause, tmp_path)
+    plain = dslc.Trainer(recipe("SGD[0.1]"), data=DATA, save=False)
+    assert (trainer.weights["Net.body.w"] == there["Old.trunk.w"]).all()
+    assert (trainer.weights["Net.head.w"] == plain.weights["Net.head.w"]).all(), "a fresh parameter has its initial value"
+
+
+def test_load_from_pytorch(tmp_path: Path) -> None:
+    there = drawn({"layer.0.weight": (8, 6), "layer.0.bias": (8,), "layer.2.weight": (3, 8), "layer.2.bias": (3,)})
+    saved(tmp_path, there)
+    trainer = loading('load Net from "net.safetensors" with layout = "torch"', tmp_path)
+    assert (trainer.weights["Net.body.w"] == there["layer.0.weight"].T).all()
+    assert (trainer.weights["Net.head.b"] == there["layer.2.bias"]).all()
+
+
+def test_load_refuses(tmp_path: Path) -> None:
+    saved(tmp_path, drawn(SHAPES | {"Net.body.w": (6, 9)}))
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    assert "is [6, 9] there and [6, 8] here" in refused("DL0804", 'load Net from "net.safetensors"', tmp_path)
+    assert 'load Net from "gone.safetensors"' in refused("DL0702", 'load Net from "gone.safetensors"', tmp_path)
+    refused("DL0705", 'load Net from "../net.safetensors"', inner)
+    refused("DL0705", 'load Net from "/etc/hostname"', inner)
+    refused("DL0806", 'load Net from "net.safetensors" with fresh = ["haed.*"]', tmp_path)
+    (tmp_path / "no.safetensors").write_bytes(b"nothing")
+    refused("DL0802", 'load Net from "no.safetensors"', tmp_path)
+    # found in a folder of --data
+    saved(inner, drawn(SHAPES))
+    loading('load Net from "net.safetensors"', tmp_path, data_folders=[inner])
+
+
+def test_load_is_for_the_beginning_only(tmp_path: Path) -> None:
+    saved(tmp_path, drawn(SHAPES))
+    clauses = 'load Net from "net.safetensors"\n  save "run.safetensors" with every = 1'
+    first = loading(clauses, tmp_path, save=True, folder=tmp_path, epochs=1)
+    first.fit()
+    (tmp_path / "net.safetensors").unlink()
+    again = loading(clauses, tmp_path, save=True, folder=tmp_path, epochs=3, resume=True)
+    assert bits(again) == bits(first)
+
+
+# ------------------------------------------------------------------------------------------------------- metrics
+
+
+METRICS = (
+    "pred = argmax[axis = 1](logits)",
+    "metric top = top_k_accuracy[2](logits, y)",
+    "metric table = ConfusionMatrix[3](pred, y)",
+    "metric iou = MeanIoU[3](pred, y)",
+    "metric iou2 = MeanIoU[3, of = 2](pred, y)",
+    "metric precision_ = Precision[3](pred, y)",
+    "metric recall = Recall[3](pred, y)",
+    "metric f1 = F1[3](pred, y)",
+    "metric f1_of_1 = F1[3, of = 1](pred, y)",
+)
+
+
+def scores(matrix: Array) -> dict[str, float]:
+    """By the definitions, from a confusion matrix with rows of labels."""
+    right, labelled, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    occurs = labelled + called > 0
+    with np.errstate(invalid="ignore"):
+        p, r, iou = (np.nan_to_num(right / n) for n in (called, labelled, called + labelled - right))
+        f1 = np.nan_to_num(2 * right / (called + labelled))
+    values = {"iou": iou, "precision_": p, "recall": r, "f1": f1}
+    return {k: float(v[occurs].mean()) for k, v in values.items()} | {"iou2": float(iou[2]), "f1_of_1": float(f1[1])}
+
+
+@pytest.mark.parametrize("batch", [16, 50])
+def test_metrics_over_an_evaluation(batch: int) -> None:
+    trainer = trained(recipe("SGD[0.5]", *METRICS, batch=batch))
+    x, y = DATA["test"]
+    net = dslc.compile(NET)
+    net.load_weights(trainer.weights)
+    logits = net(x=x)
+    matrix = np.zeros((3, 3), np.int64)
+    np.add.at(matrix, (y, logits.argmax(axis=1)), 1)
+    report = trainer.history[-1]
+    assert report.test_tables == {"table": matrix.tolist()}
+    expected = scores(matrix) | {"top": float((np.argsort(-logits, axis=1)[:, :2] == y[:, None]).any(axis=1).mean())}
+    for name, value in expected.items():
+        assert report.test_metrics[name] == pytest.approx(value, abs=1e-6), name
+    assert set(report.metrics) == {"loss", "accuracy", "top"}, "what is counted over an evaluation is left out of training"
+
+
+PAIRS = """
+dim N <= 64
+model Net(x: f32[N, 3]) -> f32[N, 3] { return x |> Dense[3] }
+train t {
+  data x: f32[N, 3], y: i64[N], p: i64[N] from "npz:none.npz"
+  minimize mean(Net(zeros[2, 3])) over Net with SGD[0.0]
+  METRICS
+  epochs 1  batch 5
+}
+"""
+
+
+def measured(clauses: str, scores_: Array, label: Array, pred: Array) -> dslc.EpochReport:
+    data = (scores_, label, pred)
+    [report] = dslc.Trainer(PAIRS.replace("METRICS", clauses), data={"train": data, "test": data}, save=False, threads=1).fit()
+    return report
+
+
+def test_metrics_at_the_edges() -> None:
+    """A class that never occurs, labels to leave out, ties and NaN."""
+    label = np.array([0, 0, 2, 2, 255, -1, 2])
+    pred = np.array([0, 2, 2, 2, 0, 1, 0])
+    x = np.array([[3, 2, 1], [1, 1, 1], [1, 1, 1], [0, 2, np.nan], [1, 2, 3], [1, 2, 3], [0, 1, 1]], np.float32)
+    clauses = """
+  metric table = ConfusionMatrix[3](p, y)
+  metric iou = MeanIoU[3](p, y)
+  metric absent = F1[3, of = 1](p, y)
+  metric first = top_k_accuracy[1](x, y)
+  metric second = top_k_accuracy[2](x, y)"""
+    report = measured(clauses, x, label, pred)
+    assert report.test_tables["table"] == [[1, 0, 1], [0, 0, 0], [1, 0, 2]]
+    assert report.test_metrics["iou"] == pytest.approx((1 / 3 + 2 / 4) / 2)
+    assert report.test_metrics["absent"] == 0
+    # of equal scores the first counts as the larger one, as in argmax; NaN and labels outside are wrong
+    assert report.test_metrics["first"] == pytest.approx(2 / 7) and report.test_metrics["second"] == pytest.approx(3 / 7)
+
+
+def test_a_metric_written_in_the_language() -> None:
+    """A state of any kind: here the largest value that was seen."""
+    text = recipe("SGD[0.1]", "metric largest = Largest(x)").replace(
+        "train t",
+        "block Largest(x: f32[N, D]) -> f32[] {\n  state seen: f32[] = 0\n  update seen = maximum(seen, max(x))\n  return seen\n}\ntrain t",
+    )
+    trainer = trained(text)
+    assert [r.test_metrics["largest"] for r in trainer.history] == [pytest.approx(DATA["test"][0].max())] * 3
+
+
+def test_counts_begin_anew_with_each_evaluation() -> None:
+    trainer = trained(recipe("SGD[0.1]", *METRICS))
+    assert [np.sum(r.test_tables["table"]) for r in trainer.history] == [50, 50, 50]
+    assert not any("metric" in name or "confusion" in name for name in trainer.program.state())
+
+
+def test_metrics_in_python() -> None:
+    seen: list[tuple[Array, Array]] = []
+
+    def right(logits: Array, y: Array) -> float:
+        seen.append((logits, y))
+        return float((logits.argmax(axis=1) == y).mean())
+
+    text = recipe("SGD[0.1]", "unread = logits * 2.0", "metric mean_ = mean(unread)")
+    trainer = dslc.Trainer(text, data=DATA, save=False, metrics={"right": right, "rows": lambda y: len(y)})
+    trainer.fit()
+    for report, (logits, y) in zip(trainer.history, seen, strict=True):
+        assert logits.shape == (50, 3) and (y == DATA["test"][1]).all()
+        assert report.test_metrics["right"] == pytest.approx(report.test_metrics["accuracy"]) and report.test_metrics["rows"] == 50
+
+
+def test_metrics_in_python_are_refused() -> None:
+    for code, metrics in (
+        ("DL0518", {"a": lambda nothing: 0.0}),
+        ("DL0731", {"accuracy": lambda y: 0.0}),
+        ("DL0731", {"a": lambda: 0.0}),
+        ("DL0731", {"a": lambda *y: 0.0}),
+        ("DL0731", {"a": lambda y: "high"}),
+    ):
+        with pytest.raises(DiagnosticError) as caught:
+            dslc.Trainer(recipe("SGD[0.1]"), data=DATA, save=False, metrics=metrics).fit()  # type: ignore[arg-type]
+        assert [d.code for d in caught.value.diagnostics] == [code]
+
+
+# -------------------------------------------------------------------------------------------------------- resume
+
+
+OPTIMIZERS = (
+    "SGD[0.1, momentum = 0.9]",
+    "RMSProp[1e-2]",
+    "Adagrad[1e-2]",
+    "Adadelta",
+    "Adam[1e-2]",
+    "Adamax[1e-2]",
+    "Nadam[1e-2]",
+    "Lion[1e-3]",
+    "LAMB[1e-2]",
+    "AdamW[cosine_restarts[1e-2, 3]], clip = 0.5, accumulate = 3, ema = 0.9",
+    "Nadam[one_cycle[1e-2]], accumulate = 2",
+)
+
+
+class Stop(Exception):
+    """In place of a crash."""
+
+
+class StopAt(Observer):
+    """Stops behind the checkpoint of a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def saved(self, path: Path, step: int, seconds: float) -> None:
+        if step == self.step:
+            raise Stop
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resume_to_the_bit(optimizer: str, tmp_path: Path) -> None:
+    text = recipe(optimizer, *METRICS, 'save "run.safetensors" with every_steps = 1', model=NOISY)
+    whole = trained(text, threads=None)
+    for stop in (1, 4, 10):
+        with pytest.raises(Stop):
+            trained(text, save=True, folder=tmp_path, resume=True, threads=None, observers=[StopAt(stop)])
+    part = trained(text, save=True, folder=tmp_path, resume=True, threads=None)
+    stored = checkpoint.load(tmp_path / "run.safetensors")
+    assert {n: a.tobytes() for n, a in stored.tensors.items()} == bits(part) == bits(whole)
+    assert [r.test_metrics for r in part.history][-1] == whole.history[-1].test_metrics
+    assert [r.test_tables for r in part.history][-1] == whole.history[-1].test_tables
