@@ -135,7 +135,6 @@ def test_symbol_names_the_source_and_the_width() -> None:
 def test_same_bytes_again_and_in_another_process() -> None:
     program = f"""
 import hashlib
-from dslc.backends.cpu.mathlib import FORMULAS, TWO_ARGUMENTS
 from dslc.backends.cpu.native import compile_object
 compile_object({SCALE!r}, "kernel", 16)  # whatever came before must not matter
 print(hashlib.sha256(compile_object({TILE!r}, "kernel", 8)[0]).hexdigest())
@@ -155,7 +154,6 @@ def test_extra_names_reach_the_source() -> None:
 def test_compiling_starts_neither_numbas_runtime_nor_its_arrays() -> None:
     program = f"""
 import sys
-from dslc.backends.cpu.mathlib import FORMULAS, TWO_ARGUMENTS
 from dslc.backends.cpu.native import compile_object
 compile_object({TILE!r}, "kernel", 8)
 from numba.core.runtime import rtsys
