@@ -59,8 +59,8 @@ def _content(buffer: Buffer, shape: tuple[int, ...], draw: np.random.Generator, 
     """Initial values moved a little, so that no zeros hide a wrong result; what may be a variance stays positive."""
     initial = {"kind": buffer.initial.kind, "settings": dict(buffer.initial.settings), "stream": buffer.initial.stream}
     start = initial_value(initial, buffer.type.dtype.value, shape, seed)
-    if buffer.role == Role.COUNTER:
-        return start + 2
+    if buffer.role == Role.COUNTER or (buffer.role == Role.GRADIENT and not buffer.type.dtype.floating):
+        return start + 2  # steps, and examples of a step
     if not buffer.type.dtype.floating:
         return start
     moved = draw.uniform(-0.1, 0.1, shape) if buffer.role == Role.PARAMETER else draw.uniform(0.05, 0.15, shape)
