@@ -28,6 +28,16 @@ FUNCTIONS: dict[str, Callable[[float], float]] = {
     "sin": math.sin,
     "cos": math.cos,
     "tanh": math.tanh,
+    "expm1": math.expm1,
+    "log1p": math.log1p,
+    "log2": math.log2,
+    "log10": math.log10,
+    "sinh": math.sinh,
+    "cosh": math.cosh,
+    "tan": math.tan,
+    "asin": math.asin,
+    "acos": math.acos,
+    "atan": math.atan,
 }
 
 

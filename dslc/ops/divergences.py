@@ -119,22 +119,25 @@ class Hinge(Operator):
 
 @operator
 class Focal(Operator):
-    """The mean of -a (1 - q)^gamma log q for logits x and targets t in [0, 1], where q is the probability given to the target.
+    """The mean of -(1 - q)^gamma log q for logits x and targets t in [0, 1], where q is the probability given to the target.
 
-    q = sigmoid(x) where t is 1 and 1 - sigmoid(x) where it is 0; a is alpha where t is 1 and 1 - alpha where it is 0.
-    T.-Y. Lin et al., "Focal loss for dense object detection", 2017.
+    q = sigmoid(x) where t is 1 and 1 - sigmoid(x) where it is 0. With `alpha` positive examples are weighed by it, negative ones by
+    1 - alpha. T.-Y. Lin et al., "Focal loss for dense object detection", 2017, whose best detector has gamma 2 and alpha 0.25.
     """
 
     family = "loss"
     inputs = ("x", "t")
     attrs = {
         "gamma": Attr("float", 2.0, "how much less easy examples count, at least 0"),
-        "alpha": Attr("float", 0.25, "the weight of positive examples, from 0 to 1; none weighs all alike"),
+        "alpha": Attr(
+            "float", None, "the weight of positive examples, from 0 to 1, 1 - alpha that of negative ones; all count alike unless told"
+        ),
     }
     samples = [
         Sample(((2, 3), np.array([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]]))),
-        Sample(((2, 3), np.array([[0.0, 0.9, 1.0], [0.2, 1.0, 0.0]])), {"gamma": 0.5, "alpha": None}),
-        Sample(((2, 3), np.array([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]])), {"gamma": 0.0}),
+        Sample(((2, 3), np.array([[0.0, 0.9, 1.0], [0.2, 1.0, 0.0]])), {"gamma": 0.5}),
+        Sample(((2, 3), np.array([[0.0, 1.0, 1.0], [0.0, 1.0, 0.0]])), {"gamma": 0.0, "alpha": 0.25}),
+        Sample(((2, 3), np.array([[0.0, 0.9, 1.0], [0.2, 1.0, 0.0]])), {"alpha": 0.25}),
         Sample((np.array([800.0, -800.0, 0.0, 800.0]), np.array([1.0, 0.0, 1.0, 0.0])), gradient=False),
     ]
     errors = [

@@ -43,7 +43,7 @@ def loss_and_gradient(kind: str, arrays: list[Array], **attrs: Any) -> list[Arra
         ("binary_cross_entropy_with_logits", [SCORES, SIDES], {}),
         ("focal", [SCORES, SIDES], {}),
         ("focal", [SCORES, SIDES], {"gamma": 0.5}),
-        ("focal", [SCORES, SIDES], {"gamma": 0.0, "alpha": None}),
+        ("focal", [SCORES, SIDES], {"gamma": 0.0, "alpha": 0.25}),
         ("hinge", [SCORES, 2 * SIDES - 1], {}),
         ("huber", [SCORES, SIDES], {}),
         ("smooth_l1", [SCORES, SIDES], {"beta": 0.1}),
