@@ -1,43 +1,16 @@
-"""Lark's parse tree to the syntax tree: one method for each rule or alias of `grammars/dl.lark`.
-
-The tree is built bottom-up without recursion, so that its depth is checked before anything recurses over it.
-"""
+"""The syntax tree: one method for each rule or alias of `grammars/dl.lark`."""
 
 from __future__ import annotations
 
-from typing import Any
+from lark import Token
 
-from lark import Token, Tree
-
-from dslc.diagnostics import DiagnosticError, Span
+from dslc.diagnostics import Span
 from dslc.frontend import syntax as s
-from dslc.frontend.lex import MAX_NESTING, too_deep
 
 _SIZES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
-def build(tree: Tree[Token], file: str) -> s.Item:
-    """The item that `tree` stands for; raises DiagnosticError where it nests too deep (DL0003)."""
-    rules = _Rules(file)
-    built: dict[int, Any] = {}
-    depths: dict[int, int] = {}
-    for subtree in tree.iter_subtrees():
-        below = [c for c in subtree.children if isinstance(c, Tree)]
-        depth = max((depths.pop(id(c)) for c in below), default=0)
-        children = [built.pop(id(c)) if isinstance(c, Tree) else c for c in subtree.children]
-        meta = subtree.meta
-        span = Span(file, meta.line, meta.column, meta.end_line, meta.end_column)
-        node = getattr(rules, subtree.data)(span, *children)
-        built[id(subtree)] = node
-        depths[id(subtree)] = depth + isinstance(node, s.Node)
-        if depths[id(subtree)] > MAX_NESTING:
-            start = Span(file, span.line, span.column, span.line, span.column + 1)
-            raise DiagnosticError(too_deep(start, start))
-    item: s.Item = built[id(tree)]
-    return item
-
-
-class _Rules:
+class Rules:
     """Each method gets the span and the children of its rule: tokens, nodes, tuples of nodes, None for what is left out."""
 
     def __init__(self, file: str) -> None:

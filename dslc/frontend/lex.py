@@ -10,9 +10,8 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from lark import Lark, Token, Tree
+from lark import Lark, Token
 from lark.lexer import Lexer, PatternStr
-from lark.tree import Meta
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, Note, Span
 from dslc.options import resource
@@ -68,27 +67,6 @@ class Lexed:
     diagnostics: list[Diagnostic]
 
 
-class TooDeep(Exception):
-    """Raised while a tree grows past the limit on nesting."""
-
-
-class BoundedTree(Tree[Token]):
-    """A parse tree that stops growing when a chain of operators or calls is too long, before it costs much.
-
-    Such chains grow on the left, so the first child tells; what grows on the right or in brackets is bounded by the parser's
-    stack and by the count of brackets.
-    """
-
-    depth: int
-
-    def __init__(self, data: str, children: list[Tree[Token] | Token], meta: Meta | None = None) -> None:
-        super().__init__(data, children, meta)
-        first = children[0] if children else None
-        self.depth = first.depth + 1 if isinstance(first, BoundedTree) else 1
-        if self.depth > 2 * MAX_NESTING + 2:  # every other level is a list of nodes, at most
-            raise TooDeep
-
-
 class _NoLexer(Lexer):
     """Lark is fed tokens; it reads no text itself."""
 
@@ -103,7 +81,7 @@ class _NoLexer(Lexer):
 def grammar() -> Lark:
     """The parser for one item, built once a process (0.15 s)."""
     text = resource("grammars/dl.lark").read_text(encoding="utf-8")
-    return Lark(text, parser="lalr", lexer=_NoLexer, strict=True, start="item", propagate_positions=True, tree_class=BoundedTree)
+    return Lark(text, parser="lalr", lexer=_NoLexer, strict=True, start="item")
 
 
 @cache

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from lark import Token
-from lark.exceptions import UnexpectedToken
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
-from dslc.frontend.build import build
-from dslc.frontend.lex import CLOSE, MAX_MISTAKES, MAX_NESTING, OPEN, Lexed, TooDeep, decode, grammar, lex, reserved_words, too_deep
+from dslc.frontend.feed import Feeder, Unexpected
+from dslc.frontend.lex import CLOSE, MAX_MISTAKES, MAX_NESTING, OPEN, Lexed, decode, lex, reserved_words, too_deep
 from dslc.frontend.slips import Mistake, explain
 from dslc.frontend.syntax import File, Item
 
@@ -73,24 +72,20 @@ def parse(text: str | bytes, file: str = "<string>") -> tuple[File, list[Diagnos
 
 
 def _parse_item(tokens: list[Token], start: int, end: int, file: str) -> Item | Diagnostic:
-    parser = grammar().parse_interactive(start="item")
-    stack = parser.parser_state.state_stack
+    parser = Feeder(file)
     index = start
     try:
         for index in range(start, end):
-            parser.feed_token(tokens[index])
-            if len(stack) > MAX_STACK:
+            parser.feed(tokens[index])
+            if len(parser.stack) > MAX_STACK:
                 return _too_deep(tokens[start], tokens[index], file)
         index = end
-        tree = parser.feed_eof(tokens[end - 1])  # type: ignore[no-untyped-call]
-    except TooDeep:
-        return _too_deep(tokens[start], tokens[min(index, end - 1)], file)
-    except UnexpectedToken:
-        return explain(Mistake(file, tokens, start, index, end, frozenset(parser.accepts())))  # type: ignore[no-untyped-call]
-    try:
-        return build(tree, file)
+        item: Item = parser.feed(Token.new_borrow_pos("$END", "", tokens[end - 1]))
+        return item
     except DiagnosticError as error:
         return error.diagnostics[0]
+    except Unexpected:
+        return explain(Mistake(file, tokens, start, index, end, parser.accepts()))
 
 
 def _too_deep(first: Token, last: Token, file: str) -> Diagnostic:
