@@ -303,7 +303,11 @@ class Lanes:
         return self.call("fabs")
 
     def sqrt(self) -> Lanes:
-        return self.call("sqrt")
+        """The square root, correctly rounded; in f32 by a function that `roots.py` defines for the processor."""
+        if self.type.element != F32:
+            return self.call("sqrt")
+        function = declare(self.b.module, f"dslc.sqrt.{llvm_suffix(self.type)}", self.type, [self.type])
+        return Lanes(self.b, self.b.call(function, [self.v]))
 
     def rint(self) -> Lanes:
         """The nearest integer, ties to even."""

@@ -26,6 +26,7 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.typing import context as typing_context
 from numba.core.typing import templates
 
+from dslc.backends.cpu import roots
 from dslc.backends.cpu.lanes import Typing, define_intrinsic
 from dslc.backends.cpu.simd import namespace, parse_signature
 
@@ -279,14 +280,14 @@ def compile_object(
         exec(compile(source, f"<kernel {entry}>", "exec"), scope)
         kernel: Any = scope[entry]
         descriptor, made = _lower(kernel, KERNEL)
-        machine = _target_machine(
-            llvm.get_host_cpu_name() if cpu_name is None else cpu_name,
-            llvm.get_host_cpu_features().flatten() if features is None else features,
-        )
+        features = llvm.get_host_cpu_features().flatten() if features is None else features
+        machine = _target_machine(llvm.get_host_cpu_name() if cpu_name is None else cpu_name, features)
         symbol = f"{entry}_{hashlib.sha256(f'{width} {source}'.encode()).hexdigest()[:16]}"
         module = llvm.parse_assembly(made[0])
         for text in (*made[1:], *modules):
             module.link_in(llvm.parse_assembly(text))
+        if any(f.name == roots.name_of(width) for f in module.functions):
+            module.link_in(llvm.parse_assembly(roots.definition(width, features)))
         module.name = symbol
         module.get_function(descriptor.llvm_func_name).name = symbol
         for value in (*module.functions, *module.global_variables):
