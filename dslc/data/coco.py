@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from dslc.data.dataset import Column, DataSet, Split, make_split
 from dslc.data.description import Array, DataDescription, Field, FieldDescription, refuse
 from dslc.data.folders import parts, picture_column
-from dslc.data.images import Geometry, geometry, held
+from dslc.data.images import Geometry, geometry, held, picture_size
 from dslc.data.places import check_memory, files, inside
 
 _BYTES_A_BYTE = 16  # what parsed JSON takes for a byte of text, at most
@@ -153,6 +153,13 @@ def _read(part: Part, root: Path) -> tuple[list[Annotated], dict[int, str]]:
         entry, found = pictures[number], boxes.get(number, [])
         width, height = (_size(path, entry, key) for key in ("width", "height"))
         file = _picture(path, _text(path, entry, "file_name", "image"), part, root)
+        if picture_size(file) != (width, height):
+            real = " x ".join(map(str, picture_size(file)))
+            raise refuse(
+                "DL0713",
+                f"{file} has {real} pixels, {width:.0f} x {height:.0f} in {path}",
+                "boxes are in pixels of the picture: they would be misplaced",
+            )
         examples.append(Annotated(file, width, height, tuple(b for b, _ in found), tuple(c for _, c in found)))
     return examples, categories
 

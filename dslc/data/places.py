@@ -84,9 +84,14 @@ def _leads_within(path: Path, root: Path) -> bool:
         return False
 
 
-def machine_memory() -> int:
-    """Bytes of main memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def machine_memory(limit: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """Bytes of main memory, or what a container may take of it."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        text = limit.read_text().strip()
+    except OSError:
+        return most
+    return min(most, int(text)) if text.isdigit() else most
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -198,3 +199,33 @@ def test_sound(tmp_path: Path, dslc: Run) -> None:
     assert np.array_equal(np.array(json.loads(out)["output"], np.float32), net(sound=samples))
     tone(tmp_path / "other.wav", 1, rate=16000)
     assert "16,000 samples a second" in dslc("run", "ear.dl", "--weights", "ear.safetensors", "--input", "sound=other.wav")[2]
+
+
+def test_other_threads_run_while_a_program_does(dslc: Run) -> None:
+    """The thread that makes batches ahead needs Python's lock, which a running program must not hold."""
+    text = "model Long(x: f32[1024, 1024]) -> f32[1024, 1024] { return x @ x @ x @ x @ x @ x }"
+    long, x = library.compile(text, threads=1), np.full((1024, 1024), 1e-3, np.float32)
+    long(x=x)
+    stamps: list[float] = []
+    stop = threading.Event()
+
+    def stamp() -> None:
+        while not stop.is_set():
+            stamps.append(perf_counter())
+            stop.wait(0.001)
+
+    thread = threading.Thread(target=stamp)
+    thread.start()
+    try:
+        for _ in range(20):
+            stamps.clear()
+            begin = perf_counter()
+            long(x=x)
+            end = perf_counter()
+            middle = sum(begin + 0.2 * (end - begin) < t < end - 0.2 * (end - begin) for t in stamps)
+            if middle >= 5:
+                return
+    finally:
+        stop.set()
+        thread.join()
+    raise AssertionError(f"{middle} stamps while a call of {end - begin:.3f} s was running")

@@ -106,6 +106,7 @@ WRONG: dict[str, tuple[str, object, str]] = {
     "true": ("DL0713", changed(lambda r: r["images"][0].update(id=True)), "no whole number"),
     "name": ("DL0713", changed(lambda r: r["categories"][0].update(name=None)), "no text"),
     "size": ("DL0713", changed(lambda r: r["images"][0].update(width=0)), "positive"),
+    "other size": ("DL0713", changed(lambda r: r["images"][0].update(width=10)), "b.png has 20 x 10 pixels, 10 x 10 in"),
     "short box": ("DL0713", changed(lambda r: r["annotations"][0].update(bbox=[1, 2, 3])), "the box"),
     "no box": ("DL0713", changed(lambda r: r["annotations"][0].pop("bbox")), "the box"),
     "nan": ("DL0713", changed(lambda r: r["annotations"][0].update(bbox=[0, 0, float("nan"), 1])), "the box"),

@@ -174,6 +174,13 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path: Pa
         assert "10,000" in refused("DL0715", source, [X], base=tmp_path)
 
 
+def test_a_container_has_less_memory(tmp_path: Path) -> None:
+    whole = data_places.machine_memory(tmp_path / "none")
+    for text, want in (("max\n", whole), ("1048576\n", 1 << 20), (f"{whole * 8}\n", whole), ("", whole)):
+        (tmp_path / "memory.max").write_text(text)
+        assert data_places.machine_memory(tmp_path / "memory.max") == want
+
+
 # --- from Python ---------------------------------------------------------------------------------------------------------
 
 

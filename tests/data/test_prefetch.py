@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from dslc.data.description import Array
 from dslc.data.prefetch import AHEAD, Prefetch
 from dslc.ir.recipe import Recipe, RecipeField, SavePlan
 from dslc.ir.types import DType
-from dslc.training import Fit, Interrupted
+from dslc.training import EpochReport, Fit, Interrupted
 from dslc.training.checkpoint import load
+from dslc.training.progress import epoch_line
 
 FIELDS = (Field("x", "f32", (3,)), Field("y", "i64"))
 
@@ -126,6 +128,12 @@ def test_small_batches_are_made_in_place() -> None:
     small, large = numbers(64), from_python((np.zeros((64, 3, 64, 64), np.uint8),), [Field("x", "f32", (3, 64, 64))])
     assert not Batches(small.train, small.description.fields, 64).threaded
     assert Batches(large.train, large.description.fields, 64).threaded
+
+
+def test_waits_are_shown() -> None:
+    report = EpochReport(1, 9, {"loss": 0.5}, {}, 2.0, 100.0)
+    assert "wait" not in epoch_line(report, 3, "images")
+    assert epoch_line(replace(report, waits=1200, waited=0.75), 3, "images").endswith("1,200 waits for data, 0.8 s")
 
 
 class Sum:
