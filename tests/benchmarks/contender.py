@@ -39,7 +39,7 @@ class Case:
 CASES = {
     "mlp": Case("mlp.dl", "MLP", (1, 28, 28), 10),
     "lenet": Case("lenet.dl", "LeNet", (1, 28, 28), 10),
-    "alexnet": Case("alexnet.dl", "AlexNet", (3, 224, 224), 1000),
+    "alexnet": Case("alexnet.dl", "AlexNetSingle", (3, 224, 224), 1000),
     "resnet18": Case("resnet.dl", "ResNet18", (3, 224, 224), 1000),
     "resnet50": Case("resnet.dl", "ResNet50", (3, 224, 224), 1000),
     "vgg16": Case("vgg.dl", "VGG16", (3, 224, 224), 1000),
