@@ -7,6 +7,7 @@ import numpy as np
 
 from dslc.ir import dims
 from dslc.ir.builder import Builder
+from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
@@ -94,12 +95,31 @@ class LogSoftmax(Operator):
 _EPS = {"eps": Attr("float", 1e-5, "added to the variance")}
 
 
-def _standard(b: Builder, x: Value, axes: tuple[int, ...], eps: float) -> Value:
-    """x minus its mean along axes, over the square root of variance + eps. The mean of squared deviations does not cancel."""
-    d = b.sub(x, b.mean(x, axis=axes, keep=True))
-    variance = b.mean(b.mul(d, d), axis=axes, keep=True)
-    value: Value = b.mul(d, b.rsqrt(b.add(variance, b.scalar(eps, x.type.dtype))))
-    return value
+def _groups(b: Builder, x: Value, groups: Dim) -> Value:
+    """x[N, C, ...] as [N, groups, size]: the batch stays an axis, so that one kernel goes through an example while it is in the cache."""
+    size = dims.divide_exactly(x.type.shape[1], groups) * count(x.type, tuple(range(2, x.type.rank)))
+    return reshaped(b, x, (x.type.shape[0], groups, size))
+
+
+def _centred(b: Builder, cut: Value, eps: float) -> tuple[Value, Value]:
+    """Deviations from the mean of each group, and 1 / sqrt(variance + eps). The mean of squared deviations does not cancel."""
+    d = b.sub(cut, b.mean(cut, axis=2, keep=True))
+    variance = b.mean(b.mul(d, d), axis=2, keep=True)
+    return d, b.rsqrt(b.add(variance, b.scalar(eps, cut.type.dtype)))
+
+
+def _standard_groups(b: Builder, x: Value, groups: Dim, eps: float) -> Value:
+    d, scale = _centred(b, _groups(b, x, groups), eps)
+    return reshaped(b, b.mul(d, scale), x.type.shape)
+
+
+def _standard_slope(b: Builder, dy: Value, y: Value, x: Value, groups: Dim, eps: float) -> Value:
+    """dx = scale * (dy - mean(dy) - y mean(dy y)): what moves the mean or the variance of a group has no effect."""
+    _, scale = _centred(b, _groups(b, x, groups), eps)
+    dy, y = _groups(b, dy, groups), _groups(b, y, groups)
+    centred = b.sub(dy, b.mean(dy, axis=2, keep=True))
+    slope = b.mul(scale, b.sub(centred, b.mul(y, b.mean(b.mul(dy, y), axis=2, keep=True))))
+    return reshaped(b, slope, x.type.shape)
 
 
 def _standard_reference(x: Array, axes: tuple[int, ...], eps: float) -> Array:
@@ -141,9 +161,10 @@ class GroupNorm(Operator):
         return x
 
     def expand(self, b: Builder, x: Value, groups: int, eps: float) -> Value:
-        rest = x.type.shape[2:]
-        cut = b.reshape(x, shape=(x.type.shape[0], groups, x.type.shape[1] // groups * count(x.type, tuple(range(2, 2 + len(rest))))))
-        return reshaped(b, _standard(b, cut, (2,), eps), x.type.shape)
+        return _standard_groups(b, x, groups, eps)
+
+    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, groups: int, eps: float) -> tuple[Value]:
+        return (_standard_slope(b, dy, y, x, groups, eps),)
 
     def reference(self, x: Array, groups: int, eps: float) -> Array:
         parts = np.split(x, groups, axis=1)
@@ -173,7 +194,10 @@ class InstanceNorm(Operator):
         return x
 
     def expand(self, b: Builder, x: Value, eps: float) -> Value:
-        return _standard(b, x, tuple(range(2, x.type.rank)), eps)
+        return _standard_groups(b, x, x.type.shape[1], eps)
+
+    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, eps: float) -> tuple[Value]:
+        return (_standard_slope(b, dy, y, x, x.type.shape[1], eps),)
 
     def reference(self, x: Array, eps: float) -> Array:
         return _standard_reference(x, tuple(range(2, x.ndim)), eps)
@@ -198,9 +222,19 @@ class RmsNorm(Operator):
         return x
 
     def expand(self, b: Builder, x: Value, axis: int | tuple[int, ...] | None, eps: float) -> Value:
-        square = b.mean(b.mul(x, x), axis=normal_axes(axis, x.type), keep=True)
-        value: Value = b.mul(x, b.rsqrt(b.add(square, b.scalar(eps, x.type.dtype))))
+        value: Value = b.mul(x, self._scale(b, x, axis, eps))
         return value
+
+    @staticmethod
+    def _scale(b: Builder, x: Value, axis: int | tuple[int, ...] | None, eps: float) -> Value:
+        """1 / sqrt(mean(x * x) + eps)."""
+        square = b.mean(b.mul(x, x), axis=normal_axes(axis, x.type), keep=True)
+        value: Value = b.rsqrt(b.add(square, b.scalar(eps, x.type.dtype)))
+        return value
+
+    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, axis: int | tuple[int, ...] | None, eps: float) -> tuple[Value]:
+        along = b.mul(y, b.mean(b.mul(dy, y), axis=normal_axes(axis, x.type), keep=True))
+        return (b.mul(self._scale(b, x, axis, eps), b.sub(dy, along)),)
 
     def reference(self, x: Array, axis: int | tuple[int, ...] | None, eps: float) -> Array:
         return np.asarray(x / np.sqrt(np.mean(np.square(x), axis=axis, keepdims=True) + x.dtype.type(eps)))
