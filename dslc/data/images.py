@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -179,6 +178,8 @@ def held(column: Column, size: int, shape: Sequence[int]) -> Array | Column:
 
     `size` is an example's number of elements. Files are read on all processors: decoders run without Python's lock.
     """
+    from concurrent.futures import ThreadPoolExecutor  # here: a start without pictures does not pay for it
+
     count = len(column)
     if count * size * column.dtype.itemsize > machine_memory() // 4:
         return column

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dslc.data import cifar, digits, idx
+from dslc.data import digits, idx
 from dslc.data.coco import open_coco
 from dslc.data.dataset import DataSet, Split, make_split
 from dslc.data.description import Array, DataDescription, Field, FieldDescription, refuse
@@ -78,12 +78,14 @@ def _open_named(name: str, fields: Sequence[Field], folders: Sequence[Path], set
     """A set of pictures with class labels. Its parts go to the recipe's fields by kind: one number is the label, else the image."""
     if name == "shapes":
         return open_shapes(fields, settings.count or COUNT, settings.seed or 0)
-    channels, side, full = {"digits": (1, 8, digits.FULL), "cifar10": (3, cifar.SIDE, 255)}.get(name, (1, 28, 255))
+    channels, side, full = {"digits": (1, 8, digits.FULL), "cifar10": (3, 32, 255)}.get(name, (1, 28, 255))
     roles = {f.name: _role(name, f, channels, side) for f in fields}
     if name == "digits":
         train, test = digits.load()
         classes, attribution = digits.CLASSES, digits.ATTRIBUTION
     elif name == "cifar10":
+        from dslc.data import cifar  # here: its reader of pickles is slow to import, and every start imports this file
+
         train, held = cifar.load(folders)
         test = held if held is not None else {}
         classes, attribution = cifar.CLASSES, cifar.ATTRIBUTION
