@@ -20,7 +20,7 @@ VECTOR_CHANNELS = 8  # channels that make vectors over the channel axis worth wh
 
 def default_layout(t: TensorType) -> Layout:
     """Channels innermost for images with channels enough to fill a vector, else row-major."""
-    if t.rank in (4, 5) and isinstance(t.shape[1], int) and t.shape[1] >= VECTOR_CHANNELS and t.dtype.floating:
+    if t.rank in (4, 5) and isinstance(t.shape[1], int) and t.shape[1] >= VECTOR_CHANNELS:
         return channels_last(t.shape)
     return row_major(t.shape)
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.loops import Carried, ClampedLoad, Expr, For, IndexValue, Load, LoadAt, Random, Reduce, Scan, Stmt, Store
-from dslc.lowering.indices import coefficient, indices, map_indices, quotients, rewrite, simplify, substitute, walk
+from dslc.lowering.borders import ranges_of, segments, settled
+from dslc.lowering.indices import coefficient, decided, indices, map_indices, quotients, rewrite, simplify, substitute, walk
 
 BATCH = "batch"
 UNROLLED_STORES = 4
@@ -77,7 +78,8 @@ def largest(extent: Dim, bound: int) -> int:
 
 
 def _simplified(store: Store, ranges: Mapping[str, tuple[int, int]]) -> Store:
-    return Store(store.buffer, simplify(store.address, ranges), map_indices(store.value, lambda d: simplify(d, ranges)))
+    value = decided(map_indices(store.value, lambda d: simplify(d, ranges)), ranges)
+    return Store(store.buffer, simplify(store.address, ranges), value)
 
 
 def _substituted(store: Store, mapping: Mapping[str, Dim]) -> Store:
@@ -259,11 +261,26 @@ def _work(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> float
 
 
 def nest_of(loops: Loops, parallel: bool) -> tuple[Stmt, ...]:
-    """The loop statements of one scheduled nest; with `parallel` its outermost loop is split over the threads."""
-    body = loops.stores
-    for depth, (name, extent) in reversed(list(enumerate(loops.loops))):
-        vector = name == loops.vector
-        first = parallel and depth == 0
+    """The loop statements of one scheduled nest; with `parallel` its outermost loop is split over the threads.
+
+    A loop that meets a border is cut, but for the outermost: what threads share is one loop.
+    """
+
+    def level(depth: int, body: tuple[Stmt, ...], ranges: Mapping[str, tuple[int, int]]) -> tuple[Stmt, ...]:
+        if depth == len(loops.loops):
+            return body
+        name, extent = loops.loops[depth]
+        vector, first = name == loops.vector, parallel and depth == 0
         kind = ("parallel vector" if first else "vector") if vector else ("parallel" if first else "serial")
-        body = (For(name, extent, kind, body),)
-    return body
+        stores = tuple(s for s in body if isinstance(s, Store))
+        if vector or first or not isinstance(extent, int) or len(stores) != len(body):
+            return (For(name, extent, kind, level(depth + 1, body, ranges)),)
+        parts: list[Stmt] = []
+        for start, count in segments(stores, name, extent, ranges):
+            inside = {**ranges, name: (0, count - 1)}
+            part = tuple(settled(s, inside, {name: dims.name(name) + start} if start else {}) for s in stores)
+            parts.append(For(name, count, kind, level(depth + 1, part, inside)))
+        return tuple(parts)
+
+    known = ranges_of(tuple(s for s in loops.stores if isinstance(s, Store)), loops.loops)
+    return level(0, loops.stores, known)

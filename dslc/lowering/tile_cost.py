@@ -10,6 +10,7 @@ from dslc.lowering.schedules import BATCH_HINT, LANES, Roles, Tiled, product_of,
 
 L1_BYTES = 32 << 10  # of 32 to 48 KiB
 FMA_LATENCY = 4
+LINE_BYTES = 64
 CACHE_WAYS = 8  # lines in one set of the first-level cache beside the other operands'
 THREADS = 2  # that tiles should divide among; any number runs correctly
 TILE_CYCLES = 20.0  # calling a tile and starting its loops
@@ -70,6 +71,8 @@ def cycles_of(
                 step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.1)
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
                 step = max(step, wide * width * c.dtype.size / each / from_l2)
+                if roles.paired:  # what lies side by side arrives together: tiles of few cache lines are slow. Measured
+                    step *= 1 + 4 / max(1.0, vectors * width * c.dtype.size / LINE_BYTES) ** 2
                 end = count * (2.0 + stored) if roles.dot is None else 4.0 * row * column + 10
                 total += v_count * r_count * c_count * (share * steps * step + chunks * (end + TILE_CYCLES))
                 variants |= {(vectors, row, column, n) for n in range(r_count if windows[1] is not None else 1)}

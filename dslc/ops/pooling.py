@@ -1,4 +1,4 @@
-"""Pooling over windows of an image [N, C, H, W], and its gradients."""
+"""Pooling over windows of an image [N, C, H, W]."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ WINDOW = {
 CEIL = Attr("bool", False, "a last window that is only partly inside counts too")
 
 
-class _Windows:
+class Windows:
     """The settings of a pooling, checked against the image's type."""
 
-    def __init__(self, x: TensorType, window: Setting, stride: Setting | None, padding: Setting, ceil: bool, what: str):
+    def __init__(self, x: TensorType, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool, what: str):
         self.window = several(window, "window")
         self.stride = self.window if stride is None else several(stride, "stride")
         self.padding = sides(padding)
@@ -41,10 +41,10 @@ class _Windows:
         for axis in (0, 1):
             if max(self.padding[axis]) * 2 > self.window[axis]:
                 raise TypeFailure(f"{what}: padding {max(self.padding[axis])} is more than half of the window {self.window[axis]}")
-        rows, columns = (self._extent(axis, ceil, f"{what} of {x}") for axis in (0, 1))
+        rows, columns = (self._extent(axis, ceil_mode, f"{what} of {x}") for axis in (0, 1))
         self.out = (rows, columns)
         # Around the image, rows and columns that windows read: ceil mode goes beyond the padding.
-        self.reach: Sides = ((self.padding[0][0], self._after(0, ceil)), (self.padding[1][0], self._after(1, ceil)))
+        self.reach: Sides = ((self.padding[0][0], self._after(0, ceil_mode)), (self.padding[1][0], self._after(1, ceil_mode)))
 
     def _extent(self, axis: int, ceil: bool, what: str) -> Dim:
         size, k, s, (before, after) = self.size[axis], self.window[axis], self.stride[axis], self.padding[axis]
@@ -103,31 +103,16 @@ class _Windows:
         return reduce("add", counts, over)
 
 
-def _lowest(dtype: DType) -> float | int:
+def lowest(dtype: DType) -> float | int:
     return _NEGATIVE_INFINITY if dtype.floating else int(np.iinfo(_DTYPES[dtype.value]).min)
 
 
-def _winner(x: Reader, n: Dim, c: Dim, row: Dim, column: Dim, windows: _Windows) -> Expr:
-    """The place of a window's maximum, as the linear index over the window: the first of equal ones, NaN before all."""
-    return reduce(
-        "argmax",
-        windows.window,
-        lambda i, j: read_padded(x, (n, c, *windows.at(row, column, i, j)), windows.reach, _lowest(x.type.dtype)),
-    )
-
-
-def _reference_windows(x: Array, windows: _Windows, fill: float | int) -> Array:
+def reference_windows(x: Array, windows: Windows, fill: float | int) -> Array:
     """[N, C, rows, columns, KH * KW]"""
     padded = np.pad(x, ((0, 0), (0, 0), *windows.reach), constant_values=fill)
     view = np.lib.stride_tricks.sliding_window_view(padded, windows.window, axis=(2, 3))
     view = view[:, :, :: windows.stride[0], :: windows.stride[1]][:, :, : windows.out[0], : windows.out[1]]
     return np.asarray(view.reshape(*view.shape[:4], -1))
-
-
-def _reference_places(shape: tuple[int, ...], windows: _Windows) -> Array:
-    """For each window element the linear index of its pixel in an image plane, -1 in the padding: [1, 1, rows, columns, KH * KW]."""
-    plane = np.arange(shape[2] * shape[3]).reshape(1, 1, *shape[2:])
-    return _reference_windows(plane, windows, -1)
 
 
 @operator
@@ -142,24 +127,28 @@ class MaxPool2d(Operator):
         image(x, "max_pool2d")
         if x.dtype == DType.BOOL:
             raise TypeFailure(f"max_pool2d needs numbers, not {x}", inputs=(0,))
-        return x.with_shape((*x.shape[:2], *_Windows(x, window, stride, padding, ceil_mode, "max_pool2d").out))
+        return x.with_shape((*x.shape[:2], *Windows(x, window, stride, padding, ceil_mode, "max_pool2d").out))
 
     def body(self, index: tuple[Dim, ...], x: Reader, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool) -> Expr:
         n, c, row, column = index
-        windows = _Windows(x.type, window, stride, padding, ceil_mode, "max_pool2d")
+        windows = Windows(x.type, window, stride, padding, ceil_mode, "max_pool2d")
         return reduce(
             "max",
             windows.window,
-            lambda i, j: read_padded(x, (n, c, *windows.at(row, column, i, j)), windows.reach, _lowest(x.type.dtype)),
+            lambda i, j: read_padded(x, (n, c, *windows.at(row, column, i, j)), windows.reach, lowest(x.type.dtype)),
         )
 
     def vjp(self, b: Builder, dy: Value, y: Value, x: Value, **settings: Any) -> tuple[Value]:
-        return (b.max_pool2d_grad(x, dy, **settings),)
+        if Windows(x.type, **settings, what="max_pool2d").tiles:
+            return (b.max_pool2d_grad(x, dy, **settings),)
+        # Each element is in several windows: where their maxima stand is found once a window.
+        places = b.max_pool2d_places(x, **settings)
+        return (b.max_pool2d_scatter(places, dy, size=x.type.shape[2:], **settings),)
 
     def reference(self, x: Array, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool) -> Array:
         dtype = DType({v: k for k, v in _DTYPES.items()}[x.dtype.name])
-        windows = _Windows(TensorType(dtype, x.shape), window, stride, padding, ceil_mode, "max_pool2d")
-        return np.asarray(_reference_windows(x, windows, _lowest(dtype)).max(-1))
+        windows = Windows(TensorType(dtype, x.shape), window, stride, padding, ceil_mode, "max_pool2d")
+        return np.asarray(reference_windows(x, windows, lowest(dtype)).max(-1))
 
     samples = [
         Sample(((2, 3, 6, 4),), {"window": 2}),
@@ -184,115 +173,12 @@ class MaxPool2d(Operator):
 _DTYPES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8"}
 
 
-@operator
-class MaxPool2dGrad(Operator):
-    """The gradient of max_pool2d: dy[N, C, rows, columns] summed into the places of the windows' maxima, [N, C, H, W]."""
-
-    family = "pooling"
-    internal = True
-    inputs = ("x", "dy")
-    attrs = MaxPool2d.attrs
-
-    def infer(
-        self, x: TensorType, dy: TensorType, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool
-    ) -> TensorType:
-        expected = _MAX_POOL.infer(x, window, stride, padding, ceil_mode)
-        if dy != expected:
-            raise TypeFailure(f"max_pool2d_grad: max_pool2d of {x} gives {expected}, not {dy}", inputs=(1,))
-        return x
-
-    def body(
-        self, index: tuple[Dim, ...], x: Reader, dy: Reader, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool
-    ) -> Expr:
-        n, c, h, w = index
-        windows = _Windows(x.type, window, stride, padding, ceil_mode, "max_pool2d")
-
-        def term(row: Dim, column: Dim, i: Dim, j: Dim) -> Expr:
-            here = binary("eq", _winner(x, n, c, row, column, windows), IndexValue(i * windows.window[1] + j))
-            return guarded(here, dy[n, c, row, column], 0)
-
-        return windows.sum_over_windows(h, w, term)
-
-    def vjp(self, b: Builder, ddx: Value, dx: Value, x: Value, dy: Value, **settings: Any) -> tuple[None, Value]:
-        return None, b.max_pool2d_gather(x, ddx, **settings)
-
-    def reference(self, x: Array, dy: Array, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool) -> Array:
-        windows = _Windows(_numpy_type(x), window, stride, padding, ceil_mode, "max_pool2d")
-        places = _reference_winners(x, windows)
-        dx = np.zeros((*x.shape[:2], x.shape[2] * x.shape[3] + 1), dy.dtype)  # the last takes what falls into padding
-        batch, channel = np.ogrid[: x.shape[0], : x.shape[1]]
-        np.add.at(dx, (batch[..., None, None], channel[..., None, None], places), dy)
-        return dx[..., :-1].reshape(x.shape)
-
-    samples = [
-        Sample(((2, 3, 6, 4), (2, 3, 3, 2)), {"window": 2}),
-        Sample(((1, 2, 7, 8), (1, 2, 2, 2)), {"window": 3}),
-        Sample(((1, 2, 7, 6), (1, 2, 4, 3)), {"window": 3, "stride": 2, "padding": 1}),
-        Sample(((1, 1, 6, 7), (1, 1, 5, 5)), {"window": (2, 3), "stride": 1}),
-        Sample(((1, 1, 6, 7), (1, 1, 3, 3)), {"window": 3, "stride": 2, "ceil_mode": True}),
-        Sample(((1, 1, 7, 7), (1, 1, 2, 2)), {"window": 2, "stride": 4}),
-        Sample((np.array([[[[2.0, 2.0], [1.0, 2.0]], [[1.0, np.nan], [np.nan, 3.0]]]]), (1, 2, 1, 1)), {"window": 2}, gradient=False),
-    ]
-    errors = [BadSample((_f32(1, 1, 4, 4), _f32(1, 1, 3, 3)), {"window": 2}, "gives f32[1, 1, 2, 2]")]
+MAX_POOL = MaxPool2d()
 
 
-@operator
-class MaxPool2dGather(Operator):
-    """For each window of x[N, C, H, W], the element of v[N, C, H, W] where x has its maximum: [N, C, rows, columns]."""
-
-    family = "pooling"
-    internal = True
-    inputs = ("x", "v")
-    attrs = MaxPool2d.attrs
-
-    def infer(self, x: TensorType, v: TensorType, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool) -> TensorType:
-        if x != v:
-            raise TypeFailure(f"max_pool2d_gather needs two tensors of one type, not {x} and {v}", inputs=(0, 1))
-        return _MAX_POOL.infer(x, window, stride, padding, ceil_mode)
-
-    def body(
-        self, index: tuple[Dim, ...], x: Reader, v: Reader, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool
-    ) -> Expr:
-        n, c, row, column = index
-        windows = _Windows(x.type, window, stride, padding, ceil_mode, "max_pool2d")
-        winner = _winner(x, n, c, row, column, windows)
-
-        def term(i: Dim, j: Dim) -> Expr:
-            here = binary("eq", winner, IndexValue(i * windows.window[1] + j))
-            return guarded(here, read_padded(v, (n, c, *windows.at(row, column, i, j)), windows.reach, 0), 0)
-
-        return reduce("add", windows.window, term)
-
-    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, v: Value, **settings: Any) -> tuple[None, Value]:
-        return None, b.max_pool2d_grad(x, dy, **settings)
-
-    def reference(self, x: Array, v: Array, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool) -> Array:
-        windows = _Windows(_numpy_type(x), window, stride, padding, ceil_mode, "max_pool2d")
-        places = _reference_winners(x, windows)
-        flat = np.concatenate([v.reshape(*v.shape[:2], -1), np.zeros((*v.shape[:2], 1), v.dtype)], -1)
-        return np.take_along_axis(flat, places.reshape(*x.shape[:2], -1), -1).reshape(places.shape)
-
-    samples = [
-        Sample(((2, 3, 6, 4), (2, 3, 6, 4)), {"window": 2}),
-        Sample(((1, 2, 7, 6), (1, 2, 7, 6)), {"window": 3, "stride": 2, "padding": 1}),
-        Sample(((1, 1, 6, 7), (1, 1, 6, 7)), {"window": 3, "stride": 2, "ceil_mode": True}),
-    ]
-    errors = [BadSample((_f32(1, 1, 4, 4), _f32(1, 1, 3, 3)), {"window": 2}, "of one type")]
-
-
-_MAX_POOL = MaxPool2d()
-
-
-def _numpy_type(x: Array) -> TensorType:
+def numpy_type(x: Array) -> TensorType:
     dtype = DType({v: k for k, v in _DTYPES.items()}[x.dtype.name])
     return TensorType(dtype, x.shape)
-
-
-def _reference_winners(x: Array, windows: _Windows) -> Array:
-    """The plane index of each window's maximum, [N, C, rows, columns]; -1 where it is padding."""
-    winners = _reference_windows(x, windows, _NEGATIVE_INFINITY).argmax(-1)
-    places = np.broadcast_to(_reference_places(x.shape, windows), (*winners.shape, windows.window[0] * windows.window[1]))
-    return np.take_along_axis(places, winners[..., None], -1)[..., 0]
 
 
 @operator
@@ -307,24 +193,24 @@ class AvgPool2d(Operator):
         image(x, "avg_pool2d")
         if not x.dtype.floating:
             raise TypeFailure(f"avg_pool2d needs a floating-point tensor, not {x}", inputs=(0,), hint="convert it with cast[f32](...)")
-        return x.with_shape((*x.shape[:2], *_Windows(x, window, stride, padding, False, "avg_pool2d").out))
+        return x.with_shape((*x.shape[:2], *Windows(x, window, stride, padding, False, "avg_pool2d").out))
 
     def body(
         self, index: tuple[Dim, ...], x: Reader, window: Setting, stride: Setting | None, padding: Setting, count_include_pad: bool
     ) -> Expr:
         n, c, row, column = index
-        windows = _Windows(x.type, window, stride, padding, False, "avg_pool2d")
+        windows = Windows(x.type, window, stride, padding, False, "avg_pool2d")
         total = reduce("add", windows.window, lambda i, j: read_padded(x, (n, c, *windows.at(row, column, i, j)), windows.reach, 0))
-        return binary("div", total, _window_size(windows, row, column, count_include_pad, x.type.dtype))
+        return binary("div", total, window_size(windows, row, column, count_include_pad, x.type.dtype))
 
     def vjp(self, b: Builder, dy: Value, y: Value, x: Value, **settings: Any) -> tuple[Value]:
         return (b.avg_pool2d_grad(dy, size=x.type.shape[2:], **settings),)
 
     def reference(self, x: Array, window: Setting, stride: Setting | None, padding: Setting, count_include_pad: bool) -> Array:
-        windows = _Windows(_numpy_type(x), window, stride, padding, False, "avg_pool2d")
+        windows = Windows(numpy_type(x), window, stride, padding, False, "avg_pool2d")
         with np.errstate(invalid="ignore", over="ignore"):
-            total = _reference_windows(x, windows, 0).sum(-1)
-        return np.asarray(total / _reference_sizes(windows, count_include_pad).astype(x.dtype))
+            total = reference_windows(x, windows, 0).sum(-1)
+        return np.asarray(total / reference_sizes(windows, count_include_pad).astype(x.dtype))
 
     samples = [
         Sample(((2, 3, 6, 4),), {"window": 2}),
@@ -340,84 +226,10 @@ class AvgPool2d(Operator):
     ]
 
 
-@operator
-class AvgPool2dGrad(Operator):
-    """The gradient of avg_pool2d: dy[N, C, rows, columns] spread evenly over its windows, [N, C, *size]."""
-
-    family = "pooling"
-    internal = True
-    inputs = ("dy",)
-    attrs = {"size": Attr("dims", doc="(rows, columns) of the image"), **AvgPool2d.attrs}
-
-    def infer(
-        self,
-        dy: TensorType,
-        size: tuple[Dim, Dim],
-        window: Setting,
-        stride: Setting | None,
-        padding: Setting,
-        count_include_pad: bool,
-    ) -> TensorType:
-        image(dy, "avg_pool2d_grad")
-        x = dy.with_shape((*dy.shape[:2], *size))
-        expected = _AVG_POOL.infer(x, window, stride, padding, count_include_pad)
-        if dy != expected:
-            raise TypeFailure(f"avg_pool2d_grad: avg_pool2d of {x} gives {expected}, not {dy}", inputs=(0,))
-        return x
-
-    def body(
-        self,
-        index: tuple[Dim, ...],
-        dy: Reader,
-        size: tuple[Dim, Dim],
-        window: Setting,
-        stride: Setting | None,
-        padding: Setting,
-        count_include_pad: bool,
-    ) -> Expr:
-        n, c, h, w = index
-        x = dy.type.with_shape((*dy.type.shape[:2], *size))
-        windows = _Windows(x, window, stride, padding, False, "avg_pool2d")
-
-        def term(row: Dim, column: Dim, i: Dim, j: Dim) -> Expr:
-            return binary("div", dy[n, c, row, column], _window_size(windows, row, column, count_include_pad, dy.type.dtype))
-
-        return windows.sum_over_windows(h, w, term)
-
-    def vjp(self, b: Builder, ddx: Value, dx: Value, dy: Value, size: tuple[Dim, Dim], **settings: Any) -> tuple[Value]:
-        return (b.avg_pool2d(ddx, **settings),)
-
-    def reference(
-        self,
-        dy: Array,
-        size: tuple[int, int],
-        window: Setting,
-        stride: Setting | None,
-        padding: Setting,
-        count_include_pad: bool,
-    ) -> Array:
-        shape = (*dy.shape[:2], *size)
-        windows = _Windows(TensorType(_numpy_type(dy).dtype, shape), window, stride, padding, False, "avg_pool2d")
-        share = dy / _reference_sizes(windows, count_include_pad).astype(dy.dtype)
-        dx = np.zeros((*shape[:2], size[0] * size[1] + 1), dy.dtype)  # the last takes what falls into padding
-        places = _reference_places(shape, windows)[0, 0]
-        for n, c in np.ndindex(shape[:2]):
-            np.add.at(dx[n, c], places, share[n, c, ..., None])
-        return dx[..., :-1].reshape(shape)
-
-    samples = [
-        Sample(((2, 3, 3, 2),), {"window": 2, "size": (6, 4)}),
-        Sample(((1, 2, 2, 2),), {"window": 3, "size": (7, 8)}),
-        Sample(((1, 2, 4, 3),), {"window": 3, "stride": 2, "padding": 1, "size": (7, 6)}),
-        Sample(((1, 2, 4, 3),), {"window": 3, "stride": 2, "padding": 1, "size": (7, 6), "count_include_pad": False}),
-    ]
-    errors = [BadSample((_f32(1, 1, 3, 3),), {"window": 2, "size": (4, 4)}, "gives f32[1, 1, 2, 2]")]
+AVG_POOL = AvgPool2d()
 
 
-_AVG_POOL = AvgPool2d()
-
-
-def _window_size(windows: _Windows, row: Dim, column: Dim, include_padding: bool, dtype: DType) -> Expr:
+def window_size(windows: Windows, row: Dim, column: Dim, include_padding: bool, dtype: DType) -> Expr:
     """The divisor of a window's mean."""
     if include_padding or windows.padding == ((0, 0), (0, 0)):
         return const(float(windows.window[0] * windows.window[1]), dtype)
@@ -433,11 +245,11 @@ def _window_size(windows: _Windows, row: Dim, column: Dim, include_padding: bool
     return cast(reduce("add", windows.window, here), dtype)
 
 
-def _reference_sizes(windows: _Windows, include_padding: bool) -> Array:
+def reference_sizes(windows: Windows, include_padding: bool) -> Array:
     """Divisors, [rows, columns]."""
     rows, columns = windows.size
     assert isinstance(rows, int) and isinstance(columns, int)
-    ones = _reference_windows(np.ones((1, 1, rows, columns)), windows, 1 if include_padding else 0)
+    ones = reference_windows(np.ones((1, 1, rows, columns)), windows, 1 if include_padding else 0)
     return np.asarray(ones.sum(-1)[0, 0])
 
 

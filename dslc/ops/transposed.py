@@ -142,9 +142,7 @@ class _InputGrad(Operator):
             maps.append(ContractionMap(extents, (var("n"), x_channel, *dx), (var("n"), o, *windows), (o, c, *kernel)))
         return tuple(maps)
 
-    def vjp(
-        self, b: Builder, ddx: Value, dx: Value, dy: Value, w: Value, size: tuple[Dim, ...], **settings: Any
-    ) -> tuple[Value, Value]:
+    def vjp(self, b: Builder, ddx: Value, dx: Value, dy: Value, w: Value, size: tuple[Dim, ...], **settings: Any) -> tuple[Value, Value]:
         weights = b.apply(f"conv{self.rank}d_weight_grad", ddx, dy, kernel=kernel_of(w.type), **settings)
         return b.apply(f"conv{self.rank}d", ddx, w, **settings), weights
 
@@ -230,8 +228,12 @@ class _ConvTranspose(Operator):
     inputs = ("x", "w")
     attrs = {
         "stride": Attr("ints", 1, "distance of neighbouring input elements in the result: an integer or one for each spatial axis"),
-        "padding": Attr("ints", 0, "elements cut off around the result: an integer, one for each spatial axis, or (before, after) for each"),
-        "output_padding": Attr("ints", 0, "elements added after each spatial axis of the result: an integer or one for each, below the stride"),
+        "padding": Attr(
+            "ints", 0, "elements cut off around the result: an integer, one for each spatial axis, or (before, after) for each"
+        ),
+        "output_padding": Attr(
+            "ints", 0, "elements added after each spatial axis of the result: an integer or one for each, below the stride"
+        ),
         "dilation": SETTINGS["dilation"],
         "groups": SETTINGS["groups"],
     }

@@ -28,7 +28,7 @@ SHAPES: dict[str, Contraction] = {
     "conv, few channels": CASES["conv, channels first"],
     "weight gradient": weight_gradient_nhwc(None, 16, 16, 64, 64, 3),
     "weight gradient, few channels": CASES["conv weight gradient, channels first"],
-    "depthwise": depthwise(None, 58, 96, 3),
+    "depthwise": depthwise(None, 60, 96, 5),
     "depthwise, stride 2": depthwise(None, 58, 144, 3, 2),
     "depthwise weight gradient": depthwise_weight_gradient(None, 58, 96, 3),
     "epilogue": CASES["bias and gelu, tails"],
