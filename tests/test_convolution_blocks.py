@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,11 @@ def conv(x: Array, w: Array, stride: int, padding: int, groups: int) -> Array:
     x = np.pad(x, ((0, 0), (0, 0), *((padding, padding),) * rank))
     out = [(n - k) // stride + 1 for n, k in zip(x.shape[2:], w.shape[2:], strict=True)]
     y = np.zeros((len(x), len(w), *out))
-    for n, o, *at in product(range(len(x)), range(len(w)), *map(range, out)):
+    for o, *at in np.ndindex(len(w), *out):
         first = o // (len(w) // groups) * w.shape[1]
-        window = tuple(slice(i * stride, i * stride + k) for i, k in zip(at, w.shape[2:], strict=True))
-        y[(n, o, *at)] = (x[(n, slice(first, first + w.shape[1]), *window)] * w[o]).sum()
+        window = [slice(i * stride, i * stride + k) for i, k in zip(at, w.shape[2:], strict=True)]
+        seen = x[(slice(None), slice(first, first + w.shape[1]), *window)]
+        y[(slice(None), o, *at)] = (seen * w[o]).reshape(len(x), -1).sum(1)
     return y
 
 
@@ -42,9 +42,9 @@ def conv_transpose(x: Array, w: Array, stride: int, padding: int, more: int, gro
     inner, outer = x.shape[1] // groups, w.shape[1]
     size = [(n - 1) * stride + k + more for n, k in zip(x.shape[2:], w.shape[2:], strict=True)]
     y = np.zeros((len(x), outer * groups, *size))
-    for n, c, i, j in product(*map(range, x.shape)):
-        first = c // inner * outer
-        y[n, first : first + outer, i * stride : i * stride + w.shape[2], j * stride : j * stride + w.shape[3]] += x[n, c, i, j] * w[c]
+    for n, c, i, j in np.ndindex(*x.shape):
+        first, kernel = c // inner * outer, np.asarray(w[c])
+        y[n, first : first + outer, i * stride : i * stride + w.shape[2], j * stride : j * stride + w.shape[3]] += kernel * x[n, c, i, j]
     return y[:, :, padding : size[0] - padding, padding : size[1] - padding]
 
 

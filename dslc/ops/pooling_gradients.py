@@ -178,7 +178,7 @@ class MaxPool2dPlaces(Operator):
 
     def reference(self, x: Array, window: Setting, stride: Setting | None, padding: Setting, ceil_mode: bool) -> Array:
         windows = Windows(numpy_type(x), window, stride, padding, ceil_mode, "max_pool2d")
-        return reference_windows(x, windows, _NEGATIVE_INFINITY).argmax(-1).astype(_place_type(window).numpy)
+        return np.asarray(reference_windows(x, windows, _NEGATIVE_INFINITY).argmax(-1).astype(_place_type(window).numpy))
 
     samples = [
         Sample(((1, 2, 7, 6),), {"window": 3, "stride": 2, "padding": 1}, gradient=False),

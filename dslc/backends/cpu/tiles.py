@@ -257,7 +257,8 @@ class TilePrinter:
         """Steps in which both operands are read in vectors; what steps or rows share is read once."""
         s = self.s
         assert s.lanes is not None
-        axis, known = s.lanes.axis, {}
+        axis = s.lanes.axis
+        known: dict[str, str] = {}
 
         def vector(operand: str, at: int, v: int) -> str:
             start, count, _ = self._vector(v)
