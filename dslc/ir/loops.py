@@ -18,7 +18,7 @@ UNARY = frozenset(
         *("log1p", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf", "sin", "cos", "tan", "asin", "acos", "atan"),
     ]
 )
-ARITHMETIC = frozenset(["add", "sub", "mul", "div", "floordiv", "mod", "max", "min", "pow", "atan2", "and", "or"])
+ARITHMETIC = frozenset(["add", "sub", "mul", "div", "floordiv", "mod", "max", "min", "pow", "atan2", "fmod", "and", "or"])
 COMPARE = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
 REDUCTIONS = frozenset(["add", "mul", "max", "min", "argmax", "argmin"])
 

@@ -67,6 +67,29 @@ class Reciprocal(Pointwise):
         return np.reciprocal(x)
 
 
+@operator
+class Fmod(Binary):
+    """The exact remainder of x / y with the sign of x, as C's fmod: x - y * trunc(x / y). NaN where y is 0 or x is infinite.
+
+    `%` differs: its remainder has the sign of y, and it is rounded.
+    """
+
+    onnx = "Mod"
+    verb = "divide"
+    kind = "floating"
+    samples = [
+        Sample((np.array([[7.5, -7.5, 6.1, -0.2]] * 5), np.array([2.0, 2.0, -4.25, 3.0]))),
+        Sample((_WIDE[:, None], np.array([0.1, -0.7, 3.0, 1e-30, 0.0, np.inf, np.nan])), gradient=False),
+    ]
+    errors = [*Binary.errors[:2], BadSample((TensorType(DType.I32, (2,)), TensorType(DType.I32, (2,))), {}, "floating-point")]
+
+    def vjp(self, b: Builder, dz: Value, z: Value, x: Value, y: Value) -> tuple[Value, Value]:
+        return unbroadcast(b, dz, x.type), b.neg(unbroadcast(b, b.mul(dz, b.trunc(b.div(x, y))), y.type))
+
+    def reference(self, x: Array, y: Array) -> Any:
+        return np.fmod(x, y)
+
+
 # ---- exponentials and logarithms ----------------------------------------------------------------------------------
 
 

@@ -168,6 +168,19 @@ def test_atan2(dtype: Any) -> None:
     assert error <= 2.4, (error, y[worst], x[worst])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fmod_is_exact(dtype: Any) -> None:
+    """Special values in all pairs, any bits, quotients around whole numbers, quotients of up to thousands of bits."""
+    rng, n = np.random.default_rng(6), 1 << 14
+    word = np.uint32 if dtype == np.float32 else np.uint64
+    wild = rng.integers(0, np.iinfo(word).max, (2, n), dtype=word).view(dtype)
+    small = (rng.integers(-1000, 1000, n) * 0.1).astype(dtype)
+    special = np.meshgrid(*[np.concatenate([POINTS, DEEP]).astype(dtype)] * 2)
+    x = np.concatenate([special[0].ravel(), wild[0], small, rng.standard_normal(n).astype(dtype) * 1000])
+    y = np.concatenate([special[1].ravel(), wild[1], np.full(n, dtype(0.1)), rng.standard_normal(n).astype(dtype)])
+    assert same(at_all_widths("vfmod(x0, x1)", [x, y], dtype), np.fmod(x, y))
+
+
 BASES = np.array([0.0, -0.0, 1, -1, 2, -2, 0.5, -0.5, np.inf, -np.inf, np.nan, 3, -3, 1e-40, 1e30, -1e30, 1.0000001, 0.9999999])
 EXPONENTS = np.array(
     [0.0, -0.0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, 2.5, np.inf, -np.inf, np.nan, 1e10, -1e10, 16777215, 1e300, 9007199254740993]

@@ -48,7 +48,7 @@ ALL_MATH = "\n".join(
         "    z = vload_i64(r, 0)",
         *(f"    x = v{name}(x)\n    y = v{name}(y)" for name in FUNCTIONS),
         "    vstore_f32(p, 0, vpow(x, to_f32(y)))",
-        "    vstore_f64(q, 0, vpow(vatan2(y, to_f64(vatan2(x, x))), to_f64(x)))",
+        "    vstore_f64(q, 0, vpow(vfmod(vatan2(y, to_f64(vatan2(x, x))), to_f64(vfmod(x, x))), to_f64(x)))",
         "    vstore_i64(r, 0, imod(z, to_i64(to_u8(z))) + ifloordiv(z, to_i64(to_i32(x))) + to_i64(philox_bits(1, 2, 3, z)))",
         "    vstore_stride_part_f32(p, 0, 3, vgather_part_f32(p, z, batch), batch)",
         "",

@@ -60,6 +60,7 @@ _BINARY = {
     "max": np.maximum,
     "min": np.minimum,
     "atan2": np.arctan2,
+    "fmod": np.fmod,
     "pow": lambda x, y: np.power(np.array([x]), np.array([y]))[0],  # NumPy's scalar power takes sqrt for 0.5: NaN at -inf
     "and": np.logical_and,
     "or": np.logical_or,

@@ -276,6 +276,37 @@ def pow(x: Lanes, y: Lanes) -> Lanes:
     return power_special(x, y, finite.where(result.fma(rest, result), result))
 
 
+STEP = 52  # bits of a quotient that one step of a remainder finds
+
+
+def remainder_step(rest: Lanes, divisor: Lanes) -> Lanes:
+    """The remainder of rest / divisor, exact for quotients up to 2**52: a quotient rounded to the next whole number is undone."""
+    quotient = (rest / divisor).call("trunc")
+    left = (-quotient).fma(divisor, rest)
+    left = (left < 0.0).where(left + divisor, left)
+    return (divisor < float("inf")).where(left, rest)
+
+
+def fmod(x: Lanes, y: Lanes) -> Lanes:
+    """C's fmod, exact: x minus y times the quotient without its fraction. Long quotients are found 52 bits at a time, in f64."""
+    single = float_format(x) is SINGLE
+    divisor = (y.cast("fpext", F64) if single else y).abs()
+    rest = (x.cast("fpext", F64) if single else x).abs()
+    multiples = [divisor]
+    for _ in range((277 if single else 2098) // STEP):  # the quotient of the largest number and the smallest has so many bits
+        multiples.append(multiples[-1] * 2.0**STEP)
+
+    def slow() -> tuple[Lanes, ...]:
+        left = rest
+        for multiple in multiples[:0:-1]:
+            left = remainder_step(left, multiple)
+        return (left,)
+
+    (rest,) = (rest > multiples[1]).where_rarely(slow, (rest,))
+    rest = divisor.equals(0.0).where(float("nan"), remainder_step(rest, divisor))
+    return ((x - x).equals(0.0) & y.equals(y)).where(rest.cast("fptrunc", F32) if single else rest, float("nan")).copysign(x)
+
+
 FORMULAS: dict[str, Callable[..., Lanes]] = {
     "exp": exp,
     "exp2": exponentials.exp2,
@@ -300,5 +331,6 @@ FORMULAS: dict[str, Callable[..., Lanes]] = {
     "atan": arcs.atan,
     "atan2": arcs.atan2,
     "pow": pow,
+    "fmod": fmod,
 }
-TWO_ARGUMENTS = frozenset({"atan2", "pow"})
+TWO_ARGUMENTS = frozenset({"atan2", "pow", "fmod"})

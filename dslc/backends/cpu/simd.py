@@ -19,7 +19,7 @@ n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector
     where(mask, v, v)  some(mask)  vmax  vmin  vabs  to_T(v)
     fma  vsqrt  vrsqrt  vfloor  vceil  vtrunc  vrint  copysign
     vexp  vexp2  vexpm1  vlog  vlog2  vlog10  vlog1p  vsinh  vcosh  vtanh  vasinh  vacosh  vatanh  vsigmoid  verf
-    vsin  vcos  vtan  vasin  vacos  vatan  vatan2  vpow
+    vsin  vcos  vtan  vasin  vacos  vatan  vatan2  vpow  vfmod
     ifloordiv  imod  ushr                               integers; NumPy's floor division and remainder
     reduce_add_T(v, ...)  reduce_mul_T  reduce_max_T  reduce_min_T    of 16 canonical lanes; reduce_any, reduce_all of masks
     philox_bits(seed, stream, counter, iv)  uniform_f32(bits)  uniform_f64(bits)

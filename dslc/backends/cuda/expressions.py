@@ -217,7 +217,7 @@ def _binary(op: str, dtype: DType, x: str, y: str, functions: Functions) -> str:
                 return f"floor_{t}(div_{t}({x}, {y}))"
             case "mod":
                 return f"{x} - mul_{t}(floor_{t}(div_{t}({x}, {y})), {y})"
-            case "pow" | "atan2":
+            case "pow" | "atan2" | "fmod":
                 return f"{functions.use(math_function(op, dtype))}({x}, {y})"
             case _:
                 return f"{x} {SIGNS[op]} {y}"
