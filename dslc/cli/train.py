@@ -88,6 +88,8 @@ def _last(trainer: Trainer, folder: Path, log: bool, as_json: bool) -> None:
     if as_json:
         last = history[-1] if history else None
         report = {"metrics": dict(last.metrics), "test_metrics": dict(last.test_metrics), "epoch": last.epoch} if last else {}
+        if last and last.test_tables:
+            report["test_tables"] = dict(last.test_tables)
         print_json(
             {"recipe": trainer.recipe.name, "steps": trainer.step, **report, "checkpoint": str(trainer.path) if trainer.path else None}
         )

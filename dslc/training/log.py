@@ -4,7 +4,7 @@
 |---|---|
 | `start` | versions, CPU, threads, seed, source digest, data, settings, `resumed` (the step, or null) |
 | `steps` | means over the steps since the last record, step, epoch, speed |
-| `epoch` | means over the epoch, test means, seconds, speed; how often and how long (seconds) steps waited for data |
+| `epoch` | means over the epoch, test metrics and tables, seconds, speed; how often and how long (seconds) steps waited for data |
 | `checkpoint` | file, step, seconds that saving took |
 | `note`, `end` | a text; the outcome "finished", "interrupted" or "failed" |
 
