@@ -102,7 +102,11 @@ class DimExpr:
         for monomial, coefficient in self.terms:
             term = _term_text(monomial, abs(coefficient), alone=len(self.terms) == 1 and coefficient > 0)
             sign = "-" if coefficient < 0 else "+"
-            text += f" {sign} {term}" if text else (f"-{term}" if coefficient < 0 else term)
+            if not text and coefficient < 0:
+                bare = coefficient == -1 and len(monomial) == 1 and monomial[0][1] == 1 and isinstance(monomial[0][0], Quotient)
+                text = f"-({term})" if bare else f"-{term}"  # in Python -a // b is (-a) // b
+            else:
+                text += f" {sign} {term}" if text else term
         return text
 
     __repr__ = __str__

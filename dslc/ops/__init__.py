@@ -27,7 +27,6 @@ from dslc.ops import piecewise as piecewise
 from dslc.ops import pooling as pooling
 from dslc.ops import pooling_gradients as pooling_gradients
 from dslc.ops import pooling_ranks as pooling_ranks
-from dslc.ops import pooling_gradients as pooling_gradients
 from dslc.ops import random as random
 from dslc.ops import reductions as reductions
 from dslc.ops import regions as regions

@@ -54,6 +54,14 @@ def test_arithmetic_agrees_with_integers(built: tuple[Dim, str], values: dict[st
     assert evaluate(d, values) == eval(text, {}, values)
 
 
+@given(expressions(), sizes)
+@settings(max_examples=300, deadline=None)
+def test_text_means_the_same_in_python(built: tuple[Dim, str], values: dict[str, int]) -> None:
+    """Kernels are Python text: a leading -(H // 2) must not be read as (-H) // 2."""
+    for d in (built[0], 3 - built[0] // 2):
+        assert eval(str(d), {}, values) == evaluate(d, values)
+
+
 @given(expressions())
 @settings(max_examples=300, deadline=None)
 def test_text_reads_back(built: tuple[Dim, str]) -> None:
