@@ -188,13 +188,15 @@ def _access_cost(d: Dim, name: str) -> float:
 
 
 def _clamped_cost(e: ClampedLoad, name: str) -> float:
-    """Lanes that leave their axis are masked where they walk memory in order, else each has an address of its own."""
+    """Lanes that leave their axis are masked where they walk memory in equal steps, else each has an address of its own."""
     outside = [index for index, _, _ in e.clamped if name in dims.names(index)]
     if not outside:
         return _access_cost(e.address, name)
     index, _, stride = next(c for c in e.clamped if c[0] in outside)
-    ordered = len(outside) == 1 and coefficient(index, name) == 1 and coefficient(e.address + index * stride, name) == 1
-    return 2.0 if ordered else 9.0
+    step, apart = coefficient(index, name), coefficient(e.address + index * stride, name)
+    if len(outside) != 1 or not isinstance(step, int) or not isinstance(apart, int) or min(step, apart) < 1:
+        return 9.0
+    return {1: 2.0, 2: 4.0}.get(apart, 8.0)
 
 
 def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...]) -> tuple[str | None, str | None]:

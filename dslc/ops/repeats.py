@@ -14,7 +14,7 @@ from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, ope
 from dslc.ir.types import DType, TensorType
 from dslc.ops.shapes import Array, Index, Shape, check_shape, cut, ints, listing, normal_axes, normal_axis, reshaped, same_dtype
 
-F32, I32 = DType.F32, DType.I32
+F32, I32, I64 = DType.F32, DType.I32, DType.I64
 Axes = int | tuple[int, ...] | None
 
 
@@ -131,6 +131,7 @@ class Roll(Operator):
     samples = [
         Sample(((5, 4),), {"shift": 1, "axis": 1}),
         Sample(((4, 19),), {"shift": (1, -3), "axis": (0, 1)}),
+        Sample(((5, 2),), {"shift": -2}),
         Sample(((3,),), {"shift": 7}),
         Sample(((5, 3),), {"shift": 0, "axis": -1}),
     ]
@@ -158,8 +159,10 @@ class Roll(Operator):
     def expand(self, b: Builder, x: Value, shift: int | tuple[int, ...], axis: int | tuple[int, ...]) -> Value:
         for at, places in self.shifts(x.type, shift, axis):
             size = x.type.shape[at]
-            if not isinstance(size, int):
-                raise TypeFailure(f"roll along axis {at} of {x.type} needs a fixed size", inputs=(0,), axes=(at,))
+            if not isinstance(size, int):  # the batch: only the run knows where its end is
+                here = b.sub(b.iota(size=size, dtype=I64), b.scalar(places, I64))
+                x = b.gather(x, b.mod(here, b.extent(size=size, dtype=I64)), axis=at)
+                continue
             places = places % size if size else 0
             if places:
                 x = b.concat(cut(b, x, at, size - places, size), cut(b, x, at, 0, size - places), axis=at)

@@ -7,6 +7,7 @@ and never a scatter.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from dslc.ops.shapes import Array, Index
 F32, I64 = DType.F32, DType.I64
 Form = tuple[int, int, int]  # (a, b, c): the first element that result o reads is (a * o + b) // c
 WRITTEN_OUT = 8  # a sum of at most so many terms is straight code
+FUSED = 16  # a sum of at most so many terms along several axes is made at once; less where neighbouring results share their terms
+FUSED_PHASED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class Sampling:
         a, b, c = self.form
         return (a * np.arange(self.size, dtype=np.int64) + b) // c
 
+    @property
+    def same(self) -> bool:
+        """Whether each result is the element in its place."""
+        return self.size == self.source and self.form == (1, 0, 1) and self.weights.shape[1] == 1 and bool(np.all(self.weights == 1))
+
     def terms(self) -> Iterable[tuple[int, int, float]]:
         """(result, element, weight) of every weight that is not 0."""
         for o, k in np.argwhere(self.weights != 0):
@@ -58,8 +66,9 @@ class Sampling:
 
 def sampling(source: int, size: int, form: Form, terms: Iterable[tuple[int, int, float]]) -> Sampling:
     """From (result, element, weight) triples, which add up where they repeat; `form` may be off by a constant, which is corrected."""
-    a, b, c = form
-    listed = list(terms)
+    common = math.gcd(*form)
+    a, b, c = (n // common for n in form)
+    listed = [(o, i, w) for o, i, w in terms if w]
     offsets = [i - (a * o + b) // c for o, i, _ in listed]
     low, high = min(offsets, default=0), max(offsets, default=0)
     weights = np.zeros((size, high - low + 1))
@@ -77,14 +86,43 @@ def resample(b: Builder, x: Value, axis: int, how: Sampling) -> Value:
             return picked
         gathered: Value = b.gather(x, b.constant(how.first, I64), axis=axis)
         return gathered
-    phases = _phases(how) or 1
-    # [taps, phase, place]: a result's weights stand behind each other for the results of one phase
-    table = how.weights.T.reshape(-1, how.size // phases, phases).transpose(0, 2, 1)
-    weights = b.constant(np.ascontiguousarray(table), x.type.dtype)
-    outside = bool(np.any(how.weights == 0))
+    weights = b.constant(_table(how), x.type.dtype)
     starts = [b.constant(how.first, I64)] if last and not _phases(how) else []
-    result: Value = b.resample_axis(x, weights, *starts, axis=axis, size=how.size, form=how.form, guarded=outside)
+    result: Value = b.resample_axis(x, weights, *starts, axis=axis, size=how.size, form=how.form, guarded=_guarded(how))
     return result
+
+
+def resample_axes(b: Builder, x: Value, axes: dict[int, Sampling]) -> Value:
+    """x resampled along axes, in the dictionary's order; at once where that takes no more work than one after the other."""
+    last = x.type.rank - 1
+    terms = math.prod(how.weights.shape[1] for how in axes.values())
+    phased = any(_phases(how) != 1 for how in axes.values())
+    if len(axes) > 1 and terms <= (FUSED_PHASED if phased else FUSED) and all(axis != last or _phases(how) for axis, how in axes.items()):
+        order = sorted(axes)
+        made = [axes[axis] for axis in order]
+        weights = [b.constant(_table(how), x.type.dtype) for how in made]
+        result: Value = b.resample_grid(
+            x,
+            *weights,
+            axes=tuple(order),
+            sizes=tuple(how.size for how in made),
+            forms=tuple(how.form for how in made),
+            guarded=any(_guarded(how) for how in made),
+        )
+        return result
+    for axis, how in axes.items():
+        x = resample(b, x, axis, how)
+    return x
+
+
+def _table(how: Sampling) -> Array:
+    """Weights as [taps, phase, place]: those of the results of one phase stand behind each other."""
+    phases = _phases(how) or 1
+    return np.ascontiguousarray(how.weights.T.reshape(-1, how.size // phases, phases).transpose(0, 2, 1))
+
+
+def _guarded(how: Sampling) -> bool:
+    return bool(np.any(how.weights == 0))
 
 
 def _phases(how: Sampling) -> int:
@@ -177,28 +215,22 @@ class ResampleAxis(Operator):
         return x.with_shape(_place(x.shape, axis, size))
 
     def body(self, index: Index, x: Reader, weights: Reader, *starts: Reader, axis: int, size: Dim, form: Form, guarded: bool) -> Expr:
-        o = index[axis]
-        taps, phases, _ = weights.type.shape
+        o, taps = index[axis], weights.type.shape[0]
         first = dims.floor_divide(o * form[0] + form[1], form[2])
 
         def term(k: Dim) -> Expr:
-            weight = weights[k, 0 if phases == 1 else o % phases, o if phases == 1 else dims.floor_divide(o, phases)]
+            weight = _weight(weights, k, o)
             if starts:
                 assert isinstance(k, int)
                 element = x.at(_place(index, axis, 0), axis, binary("add", starts[0][o], const(k, I64)))
             else:
                 element = x[_place(index, axis, first + k)]
-            product = binary("mul", weight, element)
-            zero = const(0.0, x.type.dtype)
-            return select(binary("eq", weight, zero), zero, product) if guarded else product
+            return _product(weight, element, guarded)
 
         assert isinstance(taps, int)
         if taps > WRITTEN_OUT and not starts:
             return reduce("add", (taps,), term)
-        total = term(0)
-        for k in range(1, taps):
-            total = binary("add", total, term(k))
-        return total
+        return _sum([term(k) for k in range(taps)])
 
     def vjp(
         self, b: Builder, dy: Value, y: Value, x: Value, weights: Value, *starts: Value, axis: int, size: int, form: Form, guarded: bool
@@ -230,13 +262,105 @@ class ResampleAxis(Operator):
 
     def reference(self, x: Array, weights: Array, *starts: Array, axis: int, size: int, form: Form, guarded: bool) -> Any:
         taps, phases, _ = weights.shape
-        moved = np.moveaxis(x, axis, -1)
-        result = np.zeros((*moved.shape[:-1], size), x.dtype)
-        for o in range(size):
-            first = int(starts[0][o]) if starts else (form[0] * o + form[1]) // form[2]
-            for k in range(taps):
-                weight = weights[k, o % phases, o // phases]
-                if weight != 0 or not guarded:
-                    place = min(max(first + k, 0), moved.shape[-1] - 1) if starts else first + k
-                    result[..., o] += weight * moved[..., place]
-        return np.moveaxis(result, -1, axis)
+        o = np.arange(size)
+        first = starts[0] if starts else (form[0] * o + form[1]) // form[2]
+        places = first[:, None] + np.arange(taps)
+        table = weights[:, o % phases, o // phases].T  # [size, taps]
+        extent = x.shape[axis]
+        assert starts or not guarded or np.all((table == 0) | ((places >= 0) & (places < extent)))
+        picked = np.moveaxis(x, axis, -1)[..., places.clip(0, extent - 1)]
+        if guarded:
+            picked = np.where(table == 0, x.dtype.type(0), picked)
+        return np.moveaxis((picked * table).sum(-1), -1, axis)
+
+
+def _weight(weights: Reader, k: Dim, o: Dim) -> Expr:
+    """The weight of term k of result o."""
+    phases = weights.type.shape[1]
+    return weights[(k, 0, o) if phases == 1 else (k, o % phases, dims.floor_divide(o, phases))]
+
+
+def _product(weight: Expr, element: Expr, guarded: bool) -> Expr:
+    zero = const(0.0, element.dtype)
+    product = binary("mul", weight, element)
+    return select(binary("eq", weight, zero), zero, product) if guarded else product
+
+
+def _sum(terms: list[Expr]) -> Expr:
+    total = terms[0]
+    for term in terms[1:]:
+        total = binary("add", total, term)
+    return total
+
+
+@operator
+class ResampleGrid(Operator):
+    """resample_axis along several axes at once, the first innermost: sums over a small grid of elements."""
+
+    family = "image"
+    internal = True
+    inputs = ("x", "*weights")
+    attrs = {
+        "axes": Attr("axes", doc="the axes, counted from the front, in order"),
+        "sizes": Attr("dims", doc="how many results along each"),
+        "forms": Attr("any", doc="(a, b, c) of each"),
+        "guarded": Attr("bool", True, "whether some weights are 0"),
+    }
+    samples = [
+        Sample(
+            ((5, 2, 3), (2, 2, 2), (2, 1, 2)),
+            {"axes": (1, 2), "sizes": (4, 2), "forms": ((0, 0, 1), (1, 0, 1)), "guarded": False},
+        ),
+        Sample(
+            ((5, 2, 3), np.array([[[0.0, 0.25]], [[1.0, 0.5]]]), np.array([[[0.5, 0.5, 1.0]], [[1.0, 0.5, 0.0]]])),
+            {"axes": (1, 2), "sizes": (2, 3), "forms": ((1, -1, 1), (1, 0, 1))},
+            gradient=False,
+        ),
+    ]
+    errors = [
+        BadSample((TensorType(F32, (4, 4)), TensorType(F32, (2, 1, 4))), {"axes": (0, 1), "sizes": (4, 4), "forms": ()}, "each axis"),
+    ]
+
+    def infer(self, x: TensorType, *weights: TensorType, axes: Index, sizes: Index, forms: tuple[Form, ...], guarded: bool) -> TensorType:
+        if not len(axes) == len(sizes) == len(forms) == len(weights):
+            raise TypeFailure("resample_grid needs a size, a form and weights for each axis")
+        for axis, size, form, table in zip(axes, sizes, forms, weights, strict=True):
+            assert isinstance(axis, int)
+            x = _AXIS.infer(x, table, axis=axis, size=size, form=form, guarded=guarded)
+        return x
+
+    def body(self, index: Index, x: Reader, *weights: Reader, axes: Any, sizes: Index, forms: tuple[Form, ...], guarded: bool) -> Expr:
+        def along(depth: int, place: Index) -> Expr:
+            if depth < 0:
+                return x[place]
+            axis, form, table = axes[depth], forms[depth], weights[depth]
+            o, taps = index[axis], table.type.shape[0]
+            assert isinstance(taps, int)
+            first = dims.floor_divide(o * form[0] + form[1], form[2])
+            terms = [_product(_weight(table, k, o), along(depth - 1, _place(place, axis, first + k)), guarded) for k in range(taps)]
+            return _sum(terms)
+
+        return along(len(axes) - 1, index)
+
+    def vjp(
+        self, b: Builder, dy: Value, y: Value, x: Value, *weights: Value, axes: Any, sizes: Any, forms: Any, guarded: bool
+    ) -> tuple[Value | None, ...]:
+        settings = [{"axis": a, "size": s, "form": f, "guarded": guarded} for a, s, f in zip(axes, sizes, forms, strict=True)]
+        stages = [x]
+        for how, table in zip(settings, weights, strict=True):
+            stages.append(b.resample_axis(stages[-1], table, **how))
+        slopes: list[Value | None] = []
+        for how, table, before in zip(reversed(settings), reversed(weights), reversed(stages[:-1]), strict=True):
+            cotangent, slope = _AXIS.vjp(b, dy, dy, before, table, **how)
+            assert cotangent is not None
+            dy = cotangent
+            slopes.append(slope)
+        return dy, *reversed(slopes)
+
+    def reference(self, x: Array, *weights: Array, axes: Any, sizes: Any, forms: Any, guarded: bool) -> Any:
+        for axis, size, form, table in zip(axes, sizes, forms, weights, strict=True):
+            x = _AXIS.reference(x, table, axis=axis, size=size, form=form, guarded=guarded)
+        return x
+
+
+_AXIS = ResampleAxis()

@@ -14,7 +14,7 @@ from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.resampling import Form, Sampling, resample, sampling
+from dslc.ops.resampling import Form, Sampling, resample_axes, sampling
 from dslc.ops.shapes import Array, Shape, check_shape
 
 F32 = DType.F32
@@ -117,11 +117,8 @@ _KERNELS: dict[str, Callable[[float], list[tuple[int, float]]]] = {
 def apply(b: Builder, x: Value, samplings: Sequence[Sampling]) -> Value:
     """x resampled along its spatial axes: those that shrink first, so that the others have less to do."""
     order = sorted(range(len(samplings)), key=lambda axis: samplings[axis].size / max(samplings[axis].source, 1))
-    for axis in order:
-        how = samplings[axis]
-        if how.size != how.source or how.weights.shape[1] != 1:
-            x = resample(b, x, axis + 2, how)
-    return x
+    moved = {axis + 2: samplings[axis] for axis in order if not samplings[axis].same}
+    return resample_axes(b, x, moved)
 
 
 @operator

@@ -116,22 +116,57 @@ class Emitter:
                 else:
                     full = f"{_factor(stop)} // {width} * {width}"
             with self.loop(f"for {stmt.variable} in range({start}, {full}, {width}):", stmt.variable, Vector(stmt.variable)):
-                for inner in stmt.body:
-                    self.statement(inner)
+                self.lane_body(stmt.body)
         if exact:
             return
         if isinstance(extent, int) and not parallel:
             tail, live = str(extent // width * width), str(extent % width)
             with self.loop(f"for {stmt.variable} in range({tail}, {extent}, {width}):", stmt.variable, Vector(stmt.variable, live)):
-                for inner in stmt.body:
-                    self.statement(inner)
+                self.lane_body(stmt.body)
             return
         live = self.fresh("n")
         begin = f"{start} + ({stop} - {start}) // {width} * {width}" if parallel else f"{_factor(stop)} // {width} * {width}"
         with self.loop(f"for {stmt.variable} in range({begin}, {stop}, {width}):", stmt.variable, Vector(stmt.variable, live)):
             self.line(f"{live} = {stop} - {stmt.variable}")
-            for inner in stmt.body:
-                self.statement(inner)
+            self.lane_body(stmt.body)
+
+    def lane_body(self, body: tuple[Stmt, ...]) -> None:
+        """Statements of a vector loop; two stores that fill each other's gaps become one."""
+        waiting = list(body)
+        while waiting:
+            first = waiting.pop(0)
+            second = self.partner(first, waiting)
+            if second is None:
+                self.statement(first)
+            else:
+                waiting.remove(second)
+                self.store_pair(first, second)
+
+    def partner(self, first: Stmt, later: list[Stmt]) -> Store | None:
+        """The store of the elements between those of `first`, where it may be done with it: nothing depends on their order."""
+        v = self.vector
+        if v is None or not isinstance(first, Store) or coefficient(first.address, v.variable) != 2:
+            return None
+        written, read = {first.buffer}, set[int]()
+        for other in later:
+            if not isinstance(other, Store):
+                return None
+            loads = {e.buffer for e in walk(other.value) if isinstance(e, Load | ClampedLoad | LoadAt)}
+            if other.buffer == first.buffer and other.address == first.address + 1:
+                return other if not loads & written and other.buffer not in read else None
+            written.add(other.buffer)
+            read |= loads
+        return None
+
+    def store_pair(self, first: Stmt, second: Store) -> None:
+        assert isinstance(first, Store) and self.vector is not None
+        values = self.value(first.value), self.value(second.value)
+        dtype, live = self.program.buffers[first.buffer], self.vector.live
+        suffix, part = ("_part", f", {live}") if live else ("", "")
+        self.line(f"vstore_pair{suffix}_{dtype.value}(p{first.buffer}, {self.dim(first.address)}, {', '.join(values)}{part})")
+        self.forget(first.buffer)
+        for stmt, value in zip((first, second), values, strict=True):
+            self.scopes[-1].names[self.key(Load(stmt.buffer, stmt.address, dtype))] = value
 
     def scan(self, stmt: Scan) -> None:
         """Steps in order, with what they carry in registers; all of a step is computed before it stores anything."""
@@ -302,7 +337,7 @@ class Emitter:
         return f"vgather{suffix}_{dtype}({p}, {self.index_vector(e.address)}{part})"
 
     def clamped_load(self, e: ClampedLoad) -> str:
-        """Clamps that do not depend on the lanes are scalars; lanes that walk memory in order are masked; else each has its address."""
+        """Clamps that do not depend on the lanes are scalars; lanes in equal steps are masked; else each has its address."""
         v, scope = self.vector, self.scope_for(e)
         address: Dim = e.address
         lanes: list[tuple[Dim, Dim, Dim]] = []
@@ -319,8 +354,9 @@ class Emitter:
             return self.load(Load(e.buffer, address, e.dtype))
         index, extent, stride = lanes[0]
         whole = address + index * stride
-        if len(lanes) == 1 and coefficient(whole, v.variable) == 1 and coefficient(index, v.variable) == 1:
-            return self.load_between(e, whole, index, extent)
+        steps = coefficient(whole, v.variable), coefficient(index, v.variable)
+        if len(lanes) == 1 and isinstance(steps[0], int) and isinstance(steps[1], int) and min(steps[0], steps[1]) > 0:
+            return self.load_between(e, whole, index, extent, steps[0], steps[1])
         total = self.index_vector(address)
         for index, extent, stride in lanes:
             inside = f"vmax(vmin({self.index_vector(index)}, splat_i64({self.dim(extent - 1)})), splat_i64(0))"
@@ -329,17 +365,18 @@ class Emitter:
             return f"vgather_part_{e.dtype.value}(p{e.buffer}, {total}, {v.live})"
         return f"vgather_{e.dtype.value}(p{e.buffer}, {total})"
 
-    def load_between(self, e: ClampedLoad, address: Dim, index: Dim, extent: Dim) -> str:
-        """Contiguous lanes of which those outside of their axis are not touched: a Select discards them."""
+    def load_between(self, e: ClampedLoad, address: Dim, index: Dim, extent: Dim, stride: int, step: int) -> str:
+        """Lanes `stride` elements apart of which those outside of their axis are not touched: a Select discards them."""
         v = self.vector
         assert v is not None
         first_lane = {v.variable: dims.name(v.variable) + v.shift}
         address, index = dims.substitute(address, first_lane), dims.substitute(index, first_lane)
-        stop = self.fresh("hi")
-        self.line(f"{stop} = {self.dim(extent - index)}")
+        first, stop = -dims.floor_divide(index, step), self.fresh("hi")
+        self.line(f"{stop} = {self.dim(-dims.floor_divide(index - extent, step))}")
         if v.live:
             self.line(f"{stop} = {v.live} if {stop} > {v.live} else {stop}")
-        return f"vload_between_{e.dtype.value}(p{e.buffer}, {self.dim(address)}, {self.dim(-index)}, {stop})"
+        call, apart = ("vload_between", "") if stride == 1 else ("vload_stride_between", f", {stride}")
+        return f"{call}_{e.dtype.value}(p{e.buffer}, {self.dim(address)}{apart}, {self.dim(first)}, {stop})"
 
     def index_vector(self, d: Dim) -> str:
         """An index as i64 lanes."""

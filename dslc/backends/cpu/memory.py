@@ -135,6 +135,13 @@ class Memory:
             return b.shuffle_vector(both, self.zero(both.type), ir.Constant(ir.VectorType(I32, w), order))
         return self.gather(b, at, self.strided_indices(b, stride), mask)
 
+    def store_pair(self, b: ir.IRBuilder, at: ir.Value, v: ir.Value, other: ir.Value, n: ir.Value | None = None) -> None:
+        """Lanes of v and of other in turn, all or the first n of both."""
+        w = self.width
+        order = [lane // 2 + w * (lane % 2) for lane in range(2 * w)]
+        mixed = b.shuffle_vector(v, other, ir.Constant(ir.VectorType(I32, 2 * w), order))
+        self.store(b, at, mixed, None if n is None else first_lanes(b, b.shl(n, ir.Constant(n.type, 1)), 2 * w))
+
     def store_strided(self, b: ir.IRBuilder, at: ir.Value, stride: ir.Value, v: ir.Value, mask: ir.Value | None = None) -> None:
         known = stride.constant if isinstance(stride, ir.Constant) else None
         w = self.width
@@ -262,6 +269,28 @@ def memory_functions(element: Element, width: int) -> dict[str, Any]:
         lambda b, p, i, s, v, n: memory.store_strided(b, place(b, p, i), s, into(b, v), mask(b, n)),
         "The first n lanes of vstore_stride.",
         stride=2,
+    )
+    define(
+        "vload_stride_between",
+        lanes,
+        (pointer, index, index, count, count),
+        lambda b, p, i, s, first, stop: out(b, memory.load_strided(b, place(b, p, i), s, lanes_between(b, first, stop, width))),
+        "Lanes first .. stop-1 of vload_stride; the others are zero, and what lies there is not touched.",
+        stride=2,
+    )
+    define(
+        "vstore_pair",
+        types.void,
+        (pointer, index, lanes, lanes),
+        lambda b, p, i, v, other: memory.store_pair(b, place(b, p, i), into(b, v), into(b, other)),
+        "Elements i + 2l and i + 2l + 1 = lane l of the two.",
+    )
+    define(
+        "vstore_pair_part",
+        types.void,
+        (pointer, index, lanes, lanes, count),
+        lambda b, p, i, v, other, n: memory.store_pair(b, place(b, p, i), into(b, v), into(b, other), n),
+        "The first n lanes of vstore_pair.",
     )
     define(
         "vgather",

@@ -12,7 +12,8 @@ n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector
     prefetch(p, i)  load_T(p, i)  store_T(p, i, x)      a cache line; one element as a plain number
     vload_T(p, i)  vload_part_T(p, i, n)                contiguous; vbroadcast_T(p, i) fills all lanes
     vload_stride_T(p, i, s)  vload_stride_part_T(p, i, s, n)
-    vgather_T(p, iv)  vgather_part_T(p, iv, n)
+    vload_between_T(p, i, n, n)  vload_stride_between_T(p, i, s, n, n)    lanes of which some lie outside; vstore_pair_T(p, i, v, v)
+    vgather_T(p, iv)  vgather_part_T(p, iv, n)  vstore_pair_part_T(p, i, v, v, n)
     vstore_T(p, i, v)  vstore_part_T(p, i, v, n)  vstore_stride_T(p, i, s, v)  vstore_stride_part_T(p, i, s, v, n)
     splat_T(x)  iota_i32(x)  iota_i64(x)                constants; first_lanes(n) is a mask
     + - * / & | ^ ~ << >> == != < <= > >=               on equal types, or a vector and a number
