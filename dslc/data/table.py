@@ -127,7 +127,8 @@ def _columns(path: Path, header: Sequence[str], fields: Sequence[Field]) -> dict
             left.append(field)
         else:
             found[field.name] = [where[n] for n in match]
-    rest = [i for i in range(len(header)) if not any(i in used for used in found.values())]
+    used = {i for columns in found.values() for i in columns}
+    rest = [i for i in range(len(header)) if i not in used]
     if len(left) == 1 and left[0].shape and len(rest) == left[0].size:
         found[left[0].name] = rest
         left = []
@@ -175,8 +176,13 @@ def _numbers(rows: Sequence[_Row], field: Field, columns: Sequence[int]) -> Arra
             if value is None:
                 raise row.bad(column, wanted)
             values[i, j] = value
-    shaped = values.reshape(len(rows), *field.shape)
-    return shaped.astype(field.numpy) if field.floating else shaped
+    if field.floating:
+        with np.errstate(over="ignore"):
+            values = values.astype(field.numpy)
+        if not np.isfinite(values).all():
+            i, j = (int(n) for n in np.argwhere(~np.isfinite(values))[0])
+            raise rows[i].bad(columns[j], f"a number within {field.dtype}")
+    return values.reshape(len(rows), *field.shape)
 
 
 def _word(row: _Row, column: int) -> str:

@@ -117,6 +117,7 @@ def test_csv_large_integers_are_exact(tmp_path: Path) -> None:
         ("x0,x1,x2,x3,y\n1,2,3,4,\n", "DL0707", "line 2: the value of 'y' is missing"),
         ("x0,x1,x2,x3,y\n1,2,three,4,0\n", "DL0707", "line 2: 'x2' is 'three', not a number"),
         ("x0,x1,x2,x3,y\n1,2,1e999,4,0\n", "DL0707", "not a number"),
+        ("x0,x1,x2,x3,y\n1,2,3,4,0\n1,2,3,-1e39,0\n", "DL0707", "line 3: 'x3' is '-1e39', not a number within f32"),
         ("x0,x1,x2,x3,y\n1,2,3,4,0.5\n", "DL0707", "line 2: 'y' is '0.5', not a whole number"),
         ("x0,x1,x2,x3,y\n1,2,3,4,9999999999999999999\n", "DL0707", "not a whole number"),
         ("x0,x1,x2,x3,y\n1,2,3,4\n", "DL0707", "line 2: 4 values where the header names 5 columns"),
