@@ -233,7 +233,9 @@ def _chain_costs(graph: Graph, shapes: Mapping[Op, Shape]) -> dict[Value, float]
         if _whole(op) or shapes[op].reduction:
             work[op.output] = 0.0
             continue
-        inputs = sum(work[v] for v in dict.fromkeys(op.inputs))
+        # what has fewer elements is computed once and read, where computing it for every reader would cost more
+        once = {v for v in op.inputs if work[v] * (elements(op.output.type.shape) / max(elements(v.type.shape), 1.0) - 1) > WORTH_STORING}
+        inputs = sum(0.0 if v in once else work[v] for v in dict.fromkeys(op.inputs))
         work[op.output] = shapes[op].cost + inputs
         if work[op.output] > LARGEST_EXPRESSION:
             work[op.output] = LARGEST_EXPRESSION + 1

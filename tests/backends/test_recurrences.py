@@ -126,7 +126,7 @@ def test_gradients_of_tables_have_the_same_bits_for_any_threads(rows: int, colum
     """Threads own rows, or columns where there are many; each adds its updates in order."""
     made = small([(F32, (500, columns)), (I64, (500,))], lambda b, dy, i: b.gather_grad(dy, i, axis=0, size=rows))
     rng = np.random.default_rng(7)
-    arrays = [rng.standard_normal((500, columns)).astype(np.float32), rng.integers(-3, rows + 3, 500) // 2]
+    arrays: list[Array] = [rng.standard_normal((500, columns)).astype(np.float32), rng.integers(-3, rows + 3, 500) // 2]
     want = np.zeros((rows, columns), np.float32)
     for at, row in zip(np.clip(arrays[1], 0, rows - 1), arrays[0], strict=True):
         want[at] += row

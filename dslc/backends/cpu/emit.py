@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from dslc.backends.cpu.keys import Keys, variables_of
 from dslc.backends.cpu.vocabulary import COMPARISONS, FUNCTIONS, OPERATORS, constant_text, identity
 from dslc.ir import dims
 from dslc.ir.dims import Dim, Quotient
 from dslc.ir.loops import (
     Binary,
-    Carry,
     Cast,
     ClampedLoad,
     Const,
@@ -65,6 +65,7 @@ class Emitter:
         self.scopes: list[Scope] = [Scope(frozenset({"batch"}), 1)]
         self.vector: Vector | None = None
         self.counter = 0
+        self.key = Keys()
 
     def source(self, name: str) -> str:
         head = [f"def {name}(row, thread, threads, batch):"]
@@ -254,7 +255,7 @@ class Emitter:
 
     def scope_for(self, e: Expr) -> Scope:
         """The outermost scope where every variable of `e` is known."""
-        needed = self.variables(e)
+        needed = variables_of(e)
         if isinstance(e, Reduce):
             return self.scopes[-1]
         if self.vector is not None and (self.vector.variable in needed or self.vector.live):
@@ -263,21 +264,6 @@ class Emitter:
             if needed <= scope.variables:
                 return scope
         raise AssertionError(f"unknown variables {needed - self.scopes[-1].variables}")
-
-    def variables(self, e: Expr) -> frozenset[str]:
-        found: set[str] = set()
-        for node in walk(e):
-            match node:
-                case Load(address=d) | LoadAt(address=d):
-                    found |= dims.names(d)
-                case IndexValue(index=d) | Random(index=d):
-                    found |= dims.names(d)
-                case Carry(name=name):
-                    found.add(name)
-                case ClampedLoad(address=d, clamped=clamped):
-                    found |= dims.names(d).union(*(dims.names(i) | dims.names(x) for i, x, _ in clamped))
-        bound = {v for node in walk(e) if isinstance(node, Reduce) for v, _ in node.variables}
-        return frozenset(found - bound)
 
     def text(self, e: Expr) -> str:
         names = [self.name_of(c) for c in children(e)]
@@ -510,43 +496,6 @@ class Emitter:
         return where
 
     # ---- small things ----
-
-    def key(self, e: Expr) -> str:
-        """Equal text for equal expressions; loads show their buffer in brackets."""
-        cache: dict[int, str] = getattr(self, "_keys", {})
-        self._keys = cache
-        keep: list[Expr] = getattr(self, "_kept", [])
-        self._kept = keep
-        for node in walk(e):
-            if id(node) in cache:
-                continue
-            inner = ",".join(cache[id(c)] for c in children(node))
-            match node:
-                case Const(value=v, dtype=t):
-                    text = f"{v!r}:{t.value}"
-                case Load(buffer=b, address=d):
-                    text = f"L[{b}]({d})"
-                case ClampedLoad(buffer=b, address=d, clamped=clamped):
-                    text = f"C[{b}]({d};{clamped})"
-                case LoadAt(buffer=b, address=d, stride=s):
-                    text = f"G[{b}]({d};{s};{inner})"
-                case Carry(name=name):
-                    text = f"carry {name}"
-                case IndexValue(index=d, dtype=t):
-                    text = f"I({d}):{t.value}"
-                case Random(stream=s, index=d, dtype=t):
-                    text = f"R{s}({d};{inner}):{t.value}"
-                case Reduce(op=op, variables=vs, vector=vector):
-                    text = f"{op}{vector}<{vs}>({inner})"
-                case Cast(dtype=t):
-                    text = f"to_{t.value}({inner})"
-                case Unary(op=op) | Binary(op=op):
-                    text = f"{op}({inner})"
-                case _:
-                    text = f"{type(node).__name__}({inner})"
-            cache[id(node)] = text
-            keep.append(node)  # an id is only unique while its object lives
-        return cache[id(e)]
 
     def dim(self, d: Dim) -> str:
         return dim_text(d)

@@ -1,0 +1,64 @@
+"""What an expression is and depends on, for printers that compute each distinct one once."""
+
+from __future__ import annotations
+
+from dslc.ir import dims
+from dslc.ir.loops import Binary, Carry, Cast, ClampedLoad, Const, Expr, IndexValue, Load, LoadAt, Random, Reduce, Unary
+from dslc.lowering.indices import children, walk
+
+
+class Keys:
+    """Equal text for equal expressions; loads show their buffer in brackets."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+        self._kept: list[Expr] = []
+
+    def __call__(self, e: Expr) -> str:
+        for node in walk(e):
+            if id(node) in self._known:
+                continue
+            inner = ",".join(self._known[id(c)] for c in children(node))
+            match node:
+                case Const(value=v, dtype=t):
+                    text = f"{v!r}:{t.value}"
+                case Load(buffer=b, address=d):
+                    text = f"L[{b}]({d})"
+                case ClampedLoad(buffer=b, address=d, clamped=clamped):
+                    text = f"C[{b}]({d};{clamped})"
+                case LoadAt(buffer=b, address=d, stride=s):
+                    text = f"G[{b}]({d};{s};{inner})"
+                case Carry(name=name):
+                    text = f"carry {name}"
+                case IndexValue(index=d, dtype=t):
+                    text = f"I({d}):{t.value}"
+                case Random(stream=s, index=d, dtype=t):
+                    text = f"R{s}({d};{inner}):{t.value}"
+                case Reduce(op=op, variables=vs, vector=vector):
+                    text = f"{op}{vector}<{vs}>({inner})"
+                case Cast(dtype=t):
+                    text = f"to_{t.value}({inner})"
+                case Unary(op=op) | Binary(op=op):
+                    text = f"{op}({inner})"
+                case _:
+                    text = f"{type(node).__name__}({inner})"
+            self._known[id(node)] = text
+            self._kept.append(node)  # an id is only unique while its object lives
+        return self._known[id(e)]
+
+
+def variables_of(e: Expr) -> frozenset[str]:
+    """Loop variables (and what is carried) that an expression depends on."""
+    found: set[str] = set()
+    for node in walk(e):
+        match node:
+            case Load(address=d) | LoadAt(address=d):
+                found |= dims.names(d)
+            case IndexValue(index=d) | Random(index=d):
+                found |= dims.names(d)
+            case Carry(name=name):
+                found.add(name)
+            case ClampedLoad(address=d, clamped=clamped):
+                found |= dims.names(d).union(*(dims.names(i) | dims.names(x) for i, x, _ in clamped))
+    bound = {v for node in walk(e) if isinstance(node, Reduce) for v, _ in node.variables}
+    return frozenset(found - bound)
