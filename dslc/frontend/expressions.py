@@ -174,6 +174,7 @@ def _list_index(context: Context, target: ListValue | Results, node: syntax.Brac
         if not all(b is None or (isinstance(b, int) and not isinstance(b, bool)) for b in bounds) or bounds[2] == 0:
             raise context.reporter.error("DL0310", "the slice of a list has whole numbers, and its step is not 0", subscript.span)
         start, stop, step = (b if isinstance(b, int) else None for b in bounds)
+        spend(context, len(target.items) // static.ITEMS_A_STEP, node.span)
         return ListValue(target.items[start:stop:step])
     if isinstance(subscript, syntax.Named | syntax.Ellipsis):
         raise context.reporter.error("DL0310", "a list has one index, a whole number", subscript.span)

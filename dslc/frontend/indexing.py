@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from dslc.diagnostics import Span
 from dslc.frontend import syntax
 from dslc.frontend.report import Refused
-from dslc.frontend.scope import Context, Frame
+from dslc.frontend.scope import Context, Frame, ask
 from dslc.frontend.tensors import emit, note_of
 from dslc.frontend.values import Poison, Tensor, Value, describe, is_size
-from dslc.ir import prove
 from dslc.ir.dims import Dim, DimExpr
 from dslc.ir.prove import Proved, Refuted, Relation
 
@@ -130,7 +129,7 @@ def _check_bound(context: Context, bound: Dim, size: Dim, span: Span) -> None:
     """A symbolic bound, or a bound on a symbolic axis, must be shown to lie within it."""
     if isinstance(bound, int) and bound <= 0:
         bound = -bound
-    verdict = prove.prove(Relation(bound, "<=", size), context.facts)
+    verdict = ask(context, Relation(bound, "<=", size))
     if isinstance(verdict, Proved):
         return
     why = f"the slice goes to {bound}, and the axis has {size}"

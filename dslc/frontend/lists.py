@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from dslc.diagnostics import Span
 from dslc.frontend.report import NeedsSize, Refused, plural
-from dslc.frontend.scope import Context
-from dslc.frontend.static import check_length
+from dslc.frontend.scope import Context, spend
+from dslc.frontend.static import ITEMS_A_STEP, check_length
 from dslc.frontend.values import ListValue, RangeValue, Results, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.dims import DimExpr
@@ -58,7 +58,11 @@ def call_list_function(context: Context, name: str, arguments: Sequence[Value], 
             "DL0301", f"{name} takes {'lists' if name == 'zip' else 'one list'}, and here are {len(arguments)}", span
         )
     lists = [items_of(context, a, span, f"the argument of {name}") for a in arguments]
-    check_length(context, sum(a.total for a in arguments if isinstance(a, ListValue | Results)), span)
+    total = sum(a.total for a in arguments if isinstance(a, ListValue | Results))
+    check_length(context, total, span)
+    if name != "len":
+        copied = total + sum(map(len, lists))
+        spend(context, copied // ITEMS_A_STEP if name == "reversed" else copied, span)
     match name:
         case "len":
             return len(lists[0])

@@ -23,6 +23,8 @@ from dslc.ir.module import PortKind, Program
 from dslc.ir.prove import Relation
 from dslc.ir.types import DType
 
+MAX_FACTS = 64
+
 LARGEST_BATCH = 1 << 16  # of a recipe whose file declares no bound: memory is taken for the batch at hand, not for this
 FAMILIES = ("norm", "softmax", "loss")
 
@@ -170,12 +172,17 @@ def assume_given(context: Context, signature: syntax.Signature, frame: Frame) ->
                 facts.append(value.relation)
             elif value is False:
                 context.reporter.error("DL0214", "this can never hold", part.span)
+    if len(facts) > MAX_FACTS:
+        span = signature.given[-1].span
+        raise context.reporter.error("DL0311", f"more than {MAX_FACTS} facts", span, hint="check the others with `assert` in the body")
     solution = prove.solve(facts)
     for text, value in list(frame.names.items()):
         if is_size(value):
             assert isinstance(value, int | DimExpr)
             frame.names[text] = dims.substitute(value, solution.mapping)
     context.sizes = {n: dims.substitute(v, solution.mapping) for n, v in context.sizes.items()}
+    if not all(prove.replaceable(f, solution.mapping) for f in (*context.facts, *facts)):
+        raise context.reporter.error("DL0217", "these facts make a size too long an expression", signature.given[0].span)
     remaining = [f.substituted(solution.mapping) for f in (*context.facts, *facts)]
     remaining += [Relation(value, ">=", 1) for value in solution.mapping.values()]
     context.facts = [f for f in remaining if f.left != f.right]

@@ -27,12 +27,14 @@ from dslc.frontend.values import (
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.operator import OPERATORS
-from dslc.ir.prove import Relation
+from dslc.ir.prove import Proved, Relation, Verdict, prove
 from dslc.ir.types import DType
 
 MAX_OPERATIONS = 100_000
 MAX_STEPS = 1_000_000
 CALL_STEPS = 60  # a call costs about as much as this many expressions
+PROOF_STEPS = 200  # so does a proof,
+SEARCH_STEPS = 4000  # and the search for a counterexample where there is none
 MAX_CALLS = 48
 LIST_FUNCTIONS = ("len", "zip", "reversed", "enumerate")
 BUILTINS = (*LIST_FUNCTIONS, "grad", "eval", "ema", "size")
@@ -90,6 +92,7 @@ class Context:
     sizes: dict[str, Dim] = field(default_factory=dict)  # file-level dimensions of the root file, as bound
     bound: set[str] = field(default_factory=set)  # the sizes that the program's inputs mention
     facts: list[Relation] = field(default_factory=list)
+    proofs: dict[tuple[Relation, ...], Verdict] = field(default_factory=dict)  # what was asked before, by question and facts
     declared: frozenset[str] = frozenset()  # dimensions with a size of their own: `dim T = 128`
     checking: bool = False  # sizes are symbols; a decision that they leave open is no error
     double: bool = False  # read f32 as f64
@@ -127,6 +130,19 @@ def spend(context: Context, steps: int, span: Span) -> None:
             "DL0312", "the file takes too many steps to unroll", span, hint="make the ranges of the `for` smaller, or nest fewer calls"
         )
         raise Abandoned
+
+
+def ask(context: Context, relation: Relation) -> Verdict:
+    """What the facts say about a relation of sizes. Counts the work, which the next `spend` refuses where it is too much."""
+    key = (relation, *context.facts)
+    verdict = context.proofs.get(key)
+    context.steps[0] += len(key)
+    if verdict is None:
+        verdict = context.proofs[key] = prove(relation, context.facts)
+        context.steps[0] += PROOF_STEPS + 4 * len(context.facts)
+        if not isinstance(verdict, Proved):
+            context.steps[0] += SEARCH_STEPS
+    return verdict
 
 
 def too_many_operators(context: Context, span: Span) -> Abandoned:

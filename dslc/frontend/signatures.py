@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dslc.diagnostics import Note, Span
 from dslc.frontend import static, syntax
 from dslc.frontend.report import Refused
-from dslc.frontend.scope import Context, Frame
+from dslc.frontend.scope import Context, Frame, ask
 from dslc.frontend.source import expression_text
 from dslc.frontend.tensors import coerce, name_origin, note_of
 from dslc.frontend.values import POISON, Origin, Poison, Tensor, Value, describe, is_size
@@ -237,7 +237,7 @@ def _solved(context: Context, expression: Dim, name: str, actual: Dim) -> Dim | 
     slope = dims.substitute(expression, {name: 1}) - offset
     if slope == 0 or expression != slope * dims.name(name) + offset:
         return None
-    if not isinstance(prove.prove(prove.divides(slope, actual - offset), context.facts), Proved):
+    if not isinstance(ask(context, prove.divides(slope, actual - offset)), Proved):
         return None
     return dims.divide_exactly(actual - offset, slope)
 
@@ -246,13 +246,13 @@ def equal(context: Context, a: Dim, b: Dim) -> bool:
     """Whether two sizes are the same for all sizes that satisfy the facts."""
     if a == b or (isinstance(a, int) and isinstance(b, int)):
         return a == b
-    return isinstance(prove.prove(Relation(a, "==", b), context.facts), Proved)
+    return isinstance(ask(context, Relation(a, "==", b)), Proved)
 
 
 def mismatch_hint(context: Context, a: Dim, b: Dim) -> str | None:
     if isinstance(a, int) and isinstance(b, int):
         return None
-    verdict = prove.prove(Relation(a, "==", b), context.facts)
+    verdict = ask(context, Relation(a, "==", b))
     why = f" ({verdict})" if isinstance(verdict, Refuted) and verdict.counterexample else ""
     return f"add `given {a} == {b}` to the signature, or bind the sizes{why}"
 

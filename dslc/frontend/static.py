@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dslc.diagnostics import Note, Span
 from dslc.frontend.report import NeedsSize, Refused
-from dslc.frontend.scope import Context, spend
+from dslc.frontend.scope import Context, ask, spend
 from dslc.frontend.values import ListValue, RangeValue, Results, Undecided, Value, describe, is_number, is_size
 from dslc.ir import dims, prove
 from dslc.ir.dims import Dim, DimError, DimExpr
@@ -18,6 +18,7 @@ from dslc.ir.types import DType
 LARGEST = 2**63 - 1
 MAX_SIZE = 2**31 - 1
 MAX_ITEMS = 100_000
+ITEMS_A_STEP = 16  # of a list that is copied
 
 NEGATED = {"==": "!=", "!=": "==", "<=": ">", ">=": "<", "<": ">=", ">": "<="}
 
@@ -45,6 +46,7 @@ def arithmetic(context: Context, op: str, left: Value, right: Value, span: Span)
     """`left op right` of two static numbers or lists."""
     if op == "+" and isinstance(left, ListValue) and isinstance(right, ListValue):
         check_length(context, left.total + right.total, span)
+        spend(context, (left.total + right.total) // ITEMS_A_STEP, span)
         return ListValue(left.items + right.items)
     if op == "+" and isinstance(left, str) and isinstance(right, str):
         if len(left) + len(right) > 10_000:
@@ -54,6 +56,8 @@ def arithmetic(context: Context, op: str, left: Value, right: Value, span: Span)
         hint = "write a condition with `if`" if isinstance(left, bool) or isinstance(right, bool) else None
         raise context.reporter.error("DL0302", f"`{op}` does not go with {describe(left)} and {describe(right)}", span, hint=hint)
     assert isinstance(left, int | float | DimExpr) and isinstance(right, int | float | DimExpr)
+    if isinstance(left, DimExpr) or isinstance(right, DimExpr):
+        spend(context, _terms(left) * _terms(right), span)
     try:
         result = _number(context, op, left, right, span)
     except (DimError, ZeroDivisionError, ValueError):
@@ -74,9 +78,16 @@ def bounded(context: Context, value: Dim | float, span: Span) -> Dim | float:
     if isinstance(value, int) and not -LARGEST - 1 <= value <= LARGEST:
         text = str(value) if value.bit_length() < 200 else f"a number of {value.bit_length()} bits"
         raise context.reporter.error("DL0217", f"{text} does not fit 64 bits", span)
-    if isinstance(value, DimExpr) and (len(value.terms) > 200 or len(str(value)) > 4000):
-        raise context.reporter.error("DL0217", "this size is too long an expression", span)
+    if isinstance(value, DimExpr):
+        length = len(str(value)) if len(value.terms) <= 200 else 4001
+        if length > 4000:
+            raise context.reporter.error("DL0217", "this size is too long an expression", span)
+        spend(context, length // 4, span)
     return value
+
+
+def _terms(value: Dim | float) -> int:
+    return len(value.terms) if isinstance(value, DimExpr) else 1
 
 
 def _number(context: Context, op: str, left: Dim | float, right: Dim | float, span: Span) -> Dim | float:
@@ -163,7 +174,7 @@ def _exact(context: Context, left: Dim, right: Dim, span: Span) -> Dim:
             )
         return left // right
     if not dims.is_known_multiple(left, right):
-        verdict = prove.prove(prove.divides(right, left), context.facts)
+        verdict = ask(context, prove.divides(right, left))
         if isinstance(verdict, Refuted):
             raise context.reporter.error(
                 "DL0219",
@@ -182,7 +193,7 @@ def compare(context: Context, op: str, left: Value, right: Value, span: Span) ->
     """A static comparison: true, false or `Undecided` where symbolic sizes leave it open."""
     if is_size(left) and is_size(right) and (isinstance(left, DimExpr) or isinstance(right, DimExpr)):
         assert isinstance(left, int | DimExpr) and isinstance(right, int | DimExpr)
-        spend(context, 200, span)
+        spend(context, 2, span)
         return decide_relation(context, Relation(left, op, right))
     if is_number(left) and is_number(right):
         if isinstance(left, DimExpr) or isinstance(right, DimExpr):
@@ -213,12 +224,12 @@ def _order(op: str, left: float, right: float) -> bool:
 
 
 def decide_relation(context: Context, relation: Relation) -> Value:
-    verdict = prove.prove(relation, context.facts)
+    verdict = ask(context, relation)
     if isinstance(verdict, Proved):
         return True
     if isinstance(verdict, Refuted):
         opposite = Relation(relation.left, NEGATED[relation.operator], relation.right)
-        if isinstance(prove.prove(opposite, context.facts), Proved):
+        if isinstance(ask(context, opposite), Proved):
             return False
     return Undecided(relation, verdict)
 

@@ -27,7 +27,8 @@ def emit(context: Context, kind: str, inputs: Sequence[Tensor], attrs: Mapping[s
     key = () if shared is None else (kind, tuple(t.value.id for t in inputs), tuple(attrs.items()))
     if shared is not None and key in shared:
         return shared[key]
-    spend(context, 2, span)
+    listed = sum(len(v) for v in attrs.values() if isinstance(v, tuple | str)) // 4
+    spend(context, 2 + 8 * max(0, len(inputs) - 4) + listed, span)
     builder.span = context.reporter.place(span)
     try:
         op = builder.emit(kind, [t.value for t in inputs], dict(attrs))

@@ -94,7 +94,7 @@ def prove(goal: Relation, facts: Sequence[Relation] = ()) -> Verdict:
     relevant = _connected(goal, facts)
     solution = solve(relevant)
     try:
-        if _holds_by_form(goal.substituted(solution.mapping), solution):
+        if replaceable(goal, solution.mapping) and _holds_by_form(goal.substituted(solution.mapping), solution):
             return Proved()
     except OverflowError:  # numbers beyond a float: bounds say nothing
         pass
@@ -121,16 +121,23 @@ def solve(facts: Iterable[Relation]) -> Solution:
     equations = [f.left - f.right for f in facts if f.operator == "=="]
     unsolved: list[Dim] = []
     for equation in equations:
+        if _length(equation, mapping) > _LONG:
+            continue
         equation = dims.substitute(equation, mapping)
         found = _solve_divisibility(equation) or _solve_linear(equation)
         if found is None:
             if equation != 0:
                 unsolved.append(equation)
             continue
+        if any(_length(d, found) > _LONG for d in mapping.values()):
+            unsolved.append(equation)
+            continue
         mapping = {n: dims.substitute(d, found) for n, d in mapping.items()} | found
     inequalities: list[Dim] = []
     different: list[Dim] = []
     for fact in facts:
+        if not replaceable(fact, mapping):
+            continue  # one fact less shows less, and nothing false
         fact = fact.substituted(mapping)
         difference = fact.left - fact.right
         match fact.operator:
@@ -145,7 +152,37 @@ def solve(facts: Iterable[Relation]) -> Solution:
             case "!=":
                 different.append(difference)
     inequalities += [replacement - 1 for replacement in mapping.values()]
-    return Solution(mapping, tuple(inequalities), tuple(dims.substitute(e, mapping) for e in unsolved), tuple(different))
+    return Solution(
+        mapping, tuple(inequalities), tuple(dims.substitute(e, mapping) for e in unsolved if _length(e, mapping) <= _LONG), tuple(different)
+    )
+
+
+_LONG = 2000  # terms that an expression may come to when names in it are replaced
+
+
+def replaceable(relation: Relation, mapping: Mapping[str, Dim]) -> bool:
+    """Whether the two sides stay short when the names are replaced: powers of sums grow beyond all measure."""
+    return _length(relation.left, mapping) <= _LONG and _length(relation.right, mapping) <= _LONG
+
+
+def _length(d: Dim, mapping: Mapping[str, Dim]) -> int:
+    """At most so many terms come of replacing names; a factor counts twice, so that high powers of one term are long too."""
+    if isinstance(d, int):
+        return 1
+    total = 0
+    for monomial, _ in d.terms:
+        length = 1
+        for atom, power in monomial:
+            if isinstance(atom, Quotient):
+                each = _length(atom.numerator, mapping) + _length(atom.denominator, mapping)
+            else:
+                found = mapping.get(atom, 1)
+                each = sum(2 ** min(12, max(0, sum(p for _, p in m) - 1)) for m, _ in found.terms) if isinstance(found, DimExpr) else 1
+            length *= each ** min(power, 12)
+            if length > _LONG:
+                return length
+        total += length
+    return total
 
 
 def _solve_divisibility(equation: Dim) -> dict[str, Dim] | None:
