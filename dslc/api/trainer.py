@@ -306,6 +306,8 @@ def _settings(program: RuntimeProgram) -> tuple[tuple[str, str], ...]:
 def within_budget(recipe: Recipe, plan: ExecutablePlan, examples: int) -> None:
     """Refuses a training step that would take more memory than the recipe's `budget`, before it is taken (DL0730)."""
     needed = memory_report(plan, TRAIN, min(recipe.batch, examples)).total
+    if recipe.accumulate > 1:
+        needed = max(needed, memory_report(plan, UPDATE).total)
     if recipe.budget is not None and needed > recipe.budget:
         what = f"a step of '{recipe.name}' at batch {recipe.batch} takes {needed:,} bytes; the budget is {recipe.budget:,}"
         raise DiagnosticError(Diagnostic("DL0730", what, recipe.span, hint="train with a smaller batch, or raise `budget`"))

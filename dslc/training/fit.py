@@ -263,6 +263,7 @@ class Fit:
             info=self.info,
             resumed=self._resumed,
             history=tuple(self.history),
+            accumulate=self.recipe.accumulate,
         )
         for observer in self._observers:
             observer.started(run)

@@ -59,6 +59,7 @@ class JsonLog(Observer):
             epochs=run.epochs,
             steps=run.steps,
             batch=run.batch,
+            accumulate=run.accumulate,
             seed=run.seed,
             settings=dict(run.settings),
             resumed=run.resumed,

@@ -124,7 +124,8 @@ def headline(run: RunReport) -> str:
     """What is trained on what."""
     held_out = f" + {run.test_examples:,} held out" if run.test_examples else ""
     resumed = f", resumed after step {run.resumed:,}" if run.resumed is not None else ""
-    return f"{run.recipe}: {run.examples:,}{held_out} {run.unit} of {run.data}, batch {run.batch}, {run.steps:,} steps, seed {run.seed}{resumed}"
+    batch = f"{run.accumulate} batches of {run.batch} a step" if run.accumulate > 1 else f"batch {run.batch}"
+    return f"{run.recipe}: {run.examples:,}{held_out} {run.unit} of {run.data}, {batch}, {run.steps:,} steps, seed {run.seed}{resumed}"
 
 
 def epoch_line(report: EpochReport, epochs: int, unit: str) -> str:

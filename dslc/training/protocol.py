@@ -121,6 +121,7 @@ class RunReport:
     info: RunInfo
     resumed: int | None
     history: Sequence[EpochReport]
+    accumulate: int = 1
 
 
 class Observer:

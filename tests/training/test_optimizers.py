@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,28 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch.undo()
 
 
-def source(optimizer: str, steps: int = STEPS) -> str:
-    """The gradient of this loss is x itself, for a batch of one."""
+def source(optimizers: Sequence[str], steps: int = STEPS, initial: str = "~ normal") -> str:
+    """A parameter for each optimizer. The gradient of this loss by each is x itself, for a batch of one."""
+    terms = " + ".join(f"(Part(x) as part{i})" for i in range(len(optimizers)))
+    groups = "\n    ".join(f'over "M.part{i}.w" with {optimizer}' for i, optimizer in enumerate(optimizers))
     return f"""
-model M(x: f32[N, 3, 2]) -> f32[N] {{
-  param w: float[3, 2] ~ normal
+block Part(x: f32[N, 3, 2]) -> float[N] {{
+  param w: float[3, 2] {initial}
   return sum[axis = [1, 2]](w * x)
 }}
+model M(x: f32[N, 3, 2]) -> f32[N] {{ return {terms} }}
 train t {{
   data x: f32[N, 3, 2] from "npz:none.npz"
-  minimize mean(M(x)) over M with {optimizer}
+  minimize mean(M(x))
+    {groups}
   steps {steps}  batch 1
 }}
 """
 
 
-def trainer(optimizer: str, precision: str | None, steps: int = STEPS) -> dslc.Trainer:
+def trainer(optimizers: Sequence[str], precision: str | None, steps: int = STEPS, initial: str = "~ normal") -> dslc.Trainer:
     data = {"x": np.zeros((steps, 3, 2), np.float32)}
-    return dslc.Trainer(source(optimizer, steps), data=data, precision=precision, threads=1, seed=3)
+    return dslc.Trainer(source(optimizers, steps, initial), data=data, precision=precision, threads=1, seed=3)
 
 
 def gradients() -> list[np.ndarray[Any, Any]]:
@@ -75,27 +80,27 @@ CASES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("precision", ["f64", None])
-@pytest.mark.parametrize("optimizer", CASES)
-def test_optimizers(optimizer: str, precision: str | None) -> None:
-    rule, settings = CASES[optimizer]
-    compiled = trainer(optimizer, precision)
-    expected = compiled.weights["M.w"].astype(np.float64)
-    state: dict[str, Any] = {}
+def test_optimizers(precision: str | None) -> None:
+    compiled = trainer(list(CASES), precision)
+    expected = {name: array.astype(np.float64) for name, array in compiled.weights.items()}
+    states: dict[str, dict[str, Any]] = {name: {} for name in expected}
+    tolerance = {"rtol": 1e-12, "atol": 1e-14} if precision else {"rtol": 3e-6, "atol": 3e-6}
     for t, g in enumerate(gradients(), 1):
         compiled.train_on(x=g[None])
-        expected = rule(expected, g, t, state, **settings)
-        tolerance = {"rtol": 1e-12, "atol": 1e-14} if precision else {"rtol": 3e-6, "atol": 3e-6}
-        np.testing.assert_allclose(compiled.weights["M.w"], expected, **tolerance, err_msg=f"step {t}")
+        for i, (optimizer, (rule, settings)) in enumerate(CASES.items()):
+            name = f"M.part{i}.w"
+            expected[name] = rule(expected[name], g, t, states[name], **settings)
+            np.testing.assert_allclose(compiled.weights[name], expected[name], **tolerance, err_msg=f"{optimizer}, step {t}")
 
 
 def test_lamb_leaves_a_parameter_of_zeros_its_rate() -> None:
     """Neither a parameter of zeros nor an update of zeros divides by zero."""
-    compiled = dslc.Trainer(source("LAMB[0.1]").replace("~ normal", "= 0"), data={"x": np.zeros((2, 3, 2), np.float32)}, precision="f64")
+    compiled = trainer(["LAMB[0.1]"], "f64", initial="= 0")
     compiled.train_on(x=np.zeros((1, 3, 2)))
-    assert not compiled.weights["M.w"].any()
+    assert not compiled.weights["M.part0.w"].any()
     compiled.train_on(x=np.ones((1, 3, 2)))
     expected = rules.lamb(np.zeros((3, 2)), np.ones((3, 2)), 2, {"m": 0.0, "v": 0.0}, 0.1)
-    np.testing.assert_allclose(compiled.weights["M.w"], expected, rtol=1e-12)
+    np.testing.assert_allclose(compiled.weights["M.part0.w"], expected, rtol=1e-12)
 
 
 SCHEDULES: dict[str, Any] = {
@@ -111,20 +116,21 @@ SCHEDULES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("precision", ["f64", None])
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_schedules(schedule: str, precision: str | None) -> None:
+def test_schedules(precision: str | None) -> None:
     """The rate of every step is how far SGD moves with a gradient of one."""
     total = 40
-    compiled = trainer(f"SGD[{schedule}]", precision, total)
-    before = compiled.weights["M.w"]
+    compiled = trainer([f"SGD[{schedule}]" for schedule in SCHEDULES], precision, total)
+    before = compiled.weights
     for t in range(1, total + 1):
         compiled.train_on(x=np.ones((1, 3, 2)))
-        after = compiled.weights["M.w"]
-        atol = 1e-12 if precision else 2e-6 * max(1.0, float(abs(after).max()))
-        np.testing.assert_allclose(before - after, SCHEDULES[schedule](t, total), rtol=1e-9, atol=atol, err_msg=f"step {t}")
+        after = compiled.weights
+        for i, (schedule, rate) in enumerate(SCHEDULES.items()):
+            old, new = before[f"M.part{i}.w"], after[f"M.part{i}.w"]
+            atol = 1e-12 if precision else 2e-6 * max(1.0, float(abs(new).max()))
+            np.testing.assert_allclose(old - new, rate(t, total), rtol=1e-9, atol=atol, err_msg=f"{schedule}, step {t}")
         before = after
 
 
 def test_numbers_of_a_schedule_are_settings() -> None:
-    compiled = trainer("SGD[cosine_restarts[0.5, 4]]", None)
+    compiled = trainer(["SGD[cosine_restarts[0.5, 4]]"], None)
     assert {"lr", "lr.period", "lr.factor", "lr.end", "lr.warmup"} <= dict(compiled.recipe.settings).keys()
