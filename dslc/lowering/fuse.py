@@ -140,7 +140,7 @@ def shape_of(op: Op) -> Shape:
         return Shape({v.id: 1.0 for v in op.inputs}, 0.0, False, False, frozenset(), False)
     index = _probe_index(out)
     defined = definition(op, index, tuple(_probe(v) for v in op.inputs))
-    nodes = [node for e in defined for node in walk(e)]
+    nodes = {id(node): node for e in defined for node in walk(e)}.values()  # a recurrence may yield what it carries on
     reads: dict[int, float] = {}
     cost, reduction, draw = 0.0, False, False
     tables: set[int] = set()

@@ -114,6 +114,11 @@ def test_what_a_recurrence_reads_is_computed_in_its_loop() -> None:
         assert "vload_f32(p0" in source and "vload_f32(p1" in source and "vgather" not in source
 
 
+def test_costly_factors_of_a_recurrence_are_computed_where_they_are_used() -> None:
+    made = small([(F32, (4, 300))], lambda b, x: b.linear_recurrence(b.sigmoid(x), x, axis=0))
+    assert len(lower(made.program).steps) == 1
+
+
 def test_lanes_run_over_rows_where_the_axis_is_innermost() -> None:
     made = small([(F32, (64, 100))], lambda b, x: b.cumsum(x, axis=1))
     (step,) = lower(made.program).steps
