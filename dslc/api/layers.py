@@ -94,11 +94,15 @@ def _flops(op: Op, program: Program) -> int:
         made = operator.contraction(*types, **attrs)
         parts = made if isinstance(made, tuple) else (made,)
         return sum(2 * prod(_at_one(extent, program) for _, extent in part.axes) for part in parts)
-    if operator.has("body") and len(op.outputs) == 1:
+    if (operator.has("body") or operator.has("recurrence")) and len(op.outputs) == 1:
         out = op.output.type
         readers = tuple(Reader(v.type, lambda index, v=v: Read(v.id, index, v.type.dtype), v.id) for v in op.inputs)  # type: ignore[misc]
-        body = operator.body(tuple(var(f"p{n}") for n in range(out.rank)), *readers, **attrs)
-        return _at_one(out.size, program) * _operations(body, 1)
+        index = tuple(var(f"p{n}") for n in range(out.rank))
+        if operator.has("recurrence"):
+            each = sum(_operations(c.next, 1) for c in operator.recurrence(index, *readers, **attrs).carries)
+        else:
+            each = _operations(operator.body(index, *readers, **attrs), 1)
+        return _at_one(out.size, program) * each
     if operator.has("expand"):
         from dslc.ir.builder import Builder
 
