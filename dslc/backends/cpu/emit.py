@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dslc.backends.cpu.keys import Keys, variables_of
+from dslc.backends.cpu.pairs import paired
 from dslc.backends.cpu.vocabulary import COMPARISONS, FUNCTIONS, OPERATORS, constant_text, identity
 from dslc.ir import dims
 from dslc.ir.dims import Dim, Quotient
@@ -132,37 +133,16 @@ class Emitter:
             self.lane_body(stmt.body)
 
     def lane_body(self, body: tuple[Stmt, ...]) -> None:
-        """Statements of a vector loop; two stores that fill each other's gaps become one."""
-        waiting = list(body)
-        while waiting:
-            first = waiting.pop(0)
-            second = self.partner(first, waiting)
-            if second is None:
-                self.statement(first)
+        assert self.vector is not None
+        for item in paired(body, self.vector.variable):
+            if isinstance(item, tuple):
+                self.store_pair(*item, self.vector.live)
             else:
-                waiting.remove(second)
-                self.store_pair(first, second)
+                self.statement(item)
 
-    def partner(self, first: Stmt, later: list[Stmt]) -> Store | None:
-        """The store of the elements between those of `first`, where it may be done with it: nothing depends on their order."""
-        v = self.vector
-        if v is None or not isinstance(first, Store) or coefficient(first.address, v.variable) != 2:
-            return None
-        written, read = {first.buffer}, set[int]()
-        for other in later:
-            if not isinstance(other, Store):
-                return None
-            loads = {e.buffer for e in walk(other.value) if isinstance(e, Load | ClampedLoad | LoadAt)}
-            if other.buffer == first.buffer and other.address == first.address + 1:
-                return other if not loads & written and other.buffer not in read else None
-            written.add(other.buffer)
-            read |= loads
-        return None
-
-    def store_pair(self, first: Stmt, second: Store) -> None:
-        assert isinstance(first, Store) and self.vector is not None
+    def store_pair(self, first: Store, second: Store, live: str | None) -> None:
         values = self.value(first.value), self.value(second.value)
-        dtype, live = self.program.buffers[first.buffer], self.vector.live
+        dtype = self.program.buffers[first.buffer]
         suffix, part = ("_part", f", {live}") if live else ("", "")
         self.line(f"vstore_pair{suffix}_{dtype.value}(p{first.buffer}, {self.dim(first.address)}, {', '.join(values)}{part})")
         self.forget(first.buffer)
@@ -342,7 +322,7 @@ class Emitter:
         whole = address + index * stride
         steps = coefficient(whole, v.variable), coefficient(index, v.variable)
         if len(lanes) == 1 and isinstance(steps[0], int) and isinstance(steps[1], int) and min(steps[0], steps[1]) > 0:
-            return self.load_between(e, whole, index, extent, steps[0], steps[1])
+            return self.load_between(e, v, whole, index, extent, steps[0], steps[1])
         total = self.index_vector(address)
         for index, extent, stride in lanes:
             inside = f"vmax(vmin({self.index_vector(index)}, splat_i64({self.dim(extent - 1)})), splat_i64(0))"
@@ -351,10 +331,8 @@ class Emitter:
             return f"vgather_part_{e.dtype.value}(p{e.buffer}, {total}, {v.live})"
         return f"vgather_{e.dtype.value}(p{e.buffer}, {total})"
 
-    def load_between(self, e: ClampedLoad, address: Dim, index: Dim, extent: Dim, stride: int, step: int) -> str:
+    def load_between(self, e: ClampedLoad, v: Vector, address: Dim, index: Dim, extent: Dim, stride: int, step: int) -> str:
         """Lanes `stride` elements apart of which those outside of their axis are not touched: a Select discards them."""
-        v = self.vector
-        assert v is not None
         first_lane = {v.variable: dims.name(v.variable) + v.shift}
         address, index = dims.substitute(address, first_lane), dims.substitute(index, first_lane)
         first, stop = -dims.floor_divide(index, step), self.fresh("hi")
