@@ -115,6 +115,42 @@ def test_settings_reach_every_step(digits: DataSet) -> None:
     assert program.seen == [{"lr": 0.5, "seed": 5, "step": i, "total": 46} for i in range(46)]
 
 
+class Accumulating(Counting):
+    """Records batches and updates in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[object] = []
+
+    def step(self, batch: Mapping[str, np.ndarray], settings: Mapping[str, float | int]) -> dict[str, float]:
+        self.calls.append(len(batch["label"]))
+        return super().step(batch, settings)
+
+    def update(self, settings: Mapping[str, float | int]) -> None:
+        self.calls.append(f"update {settings['step']}")
+
+    def reset(self) -> None:
+        self.calls.append("reset")
+
+
+def test_a_step_takes_several_batches(digits: DataSet) -> None:
+    """1,437 examples in batches of 300: four and a rest of 237, in steps of two, two and one."""
+    program = Accumulating()
+    reports = Fit(recipe(epochs=2, batch=300, accumulate=2, save=None), program, digits).run()
+    epoch = ["reset", 300, 300, "update {}", 300, 300, "update {}", 237, "update {}"]
+    counts = iter(range(6))
+    assert program.calls == [c.format(next(counts)) if str(c).startswith("update") else c for c in epoch * 2]
+    assert [r.step for r in reports] == [3, 6] and program.seen[0]["total"] == 6
+    assert reports[0].metrics["loss"] == pytest.approx(digits.train.arrays["label"].mean(), rel=1e-12)
+
+
+def test_steps_that_accumulate_are_counted_whole(digits: DataSet) -> None:
+    program = Accumulating()
+    fit = Fit(recipe(epochs=None, steps=4, batch=300, accumulate=2, save=None), program, digits)
+    assert [r.step for r in fit] == [3, 4] and fit.finished
+    assert program.calls[-4:] == ["reset", 300, 300, "update 3"]
+
+
 @pytest.mark.parametrize(
     ("epochs", "steps", "sizes"),
     [
