@@ -32,8 +32,11 @@ from dslc.runtime.cache import Cache
 from dslc.runtime.loader import Library, LoadError, load_object
 
 MAX_THREADS = 256
-SPIN_S, IDLE_S, STEAL_S, POLITE_S = 100e-6, 50e-6, 3e-6, 20e-6
+# A thread that lets others have its processor is back only after their time slice, which is longer than most programs run: where every
+# worker has a processor of its own, it spins and then sleeps. An idle worker spins for as long as Python takes between two calls.
+SPIN_S, IDLE_S, STEAL_S = 100e-6, 200e-6, 3e-6
 CROWDED_SPIN_S, CROWDED_IDLE_S, CROWDED_POLITE_S = 20e-6, 10e-6, 5e-6  # with more workers than processors
+NEVER = 1 << 62  # turns
 _log = logging.getLogger("dslc.pool")
 
 
@@ -174,7 +177,7 @@ class Pool:
             code.STEAL: steal,
             code.SPIN: steal + round((CROWDED_SPIN_S if crowded else SPIN_S) / turn),
             code.IDLE: round((CROWDED_IDLE_S if crowded else IDLE_S) / turn),
-            code.POLITE: round((CROWDED_POLITE_S if crowded else POLITE_S) / turn),
+            code.POLITE: round(CROWDED_POLITE_S / turn) if crowded else NEVER,
         }
         for offset, value in settings.items():
             ctypes.c_int64.from_address(state + offset).value = value
