@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dslc.ir.graph import Value
     from dslc.ir.loops import LoopProgram
     from dslc.ir.module import Module
+    from dslc.ir.routines import Routine
     from dslc.lowering.contraction import Contraction
     from dslc.lowering.steps import Step
 
@@ -119,7 +120,7 @@ def kernels_text(program: CompiledProgram) -> str:
     return "\n\n".join(f"# {calls}\n{source}" for calls, _, source in _kernels(program))
 
 
-def _kernels(program: CompiledProgram) -> Iterator[tuple[str, LoopProgram | Contraction, str]]:
+def _kernels(program: CompiledProgram) -> Iterator[tuple[str, LoopProgram | Contraction | Routine, str]]:
     calls: dict[str, list[str]] = {}
     first: dict[str, int] = {}
     for number, (step, kernel) in enumerate(zip(program.lowered.steps, program.kernels, strict=True)):

@@ -75,9 +75,7 @@ class RoiAlign(Operator):
             raise TypeFailure(f"the number of samples is at least 1, not {samples}")
         return x.with_shape((boxes.shape[0], x.shape[1], *_cells(size)))
 
-    def expand(
-        self, b: Builder, x: Value, boxes: Value, image: Value, size: Setting, scale: float, samples: int, aligned: bool
-    ) -> Value:
+    def expand(self, b: Builder, x: Value, boxes: Value, image: Value, size: Setting, scale: float, samples: int, aligned: bool) -> Value:
         n, c, h, w = x.type.shape
         k = boxes.type.shape[0]
         rows, columns = _cells(size)
@@ -127,9 +125,7 @@ class RoiAlign(Operator):
         weights: Value = b.concat(reshaped(b, before, shape), reshaped(b, after, shape), axis=2)
         return both, weights
 
-    def reference(
-        self, x: Array, boxes: Array, image: Array, size: Setting, scale: float, samples: int, aligned: bool
-    ) -> Array:
+    def reference(self, x: Array, boxes: Array, image: Array, size: Setting, scale: float, samples: int, aligned: bool) -> Array:
         rows, columns = _cells(size)
         n, c, h, w = x.shape
         made = np.zeros((len(boxes), c, rows, columns))

@@ -80,7 +80,9 @@ class ScatterAdd(Operator):
         sizes = (("outer", outer), ("count", index.size), ("size", x.shape[at]), ("inner", inner))
         return Routine("scatter", sizes, (("based", True), ("adds", True), ("each", False)))
 
-    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, index: Value, updates: Value, axis: int) -> tuple[Value | None, None, Value | None]:
+    def vjp(
+        self, b: Builder, dy: Value, y: Value, x: Value, index: Value, updates: Value, axis: int
+    ) -> tuple[Value | None, None, Value | None]:
         if not x.type.dtype.floating:
             return None, None, None
         return dy, None, b.gather(dy, index, axis=axis)
@@ -354,7 +356,9 @@ class DynamicUpdateSlice(Operator):
         inside = loops.binary("and", after, loops.binary("lt", offset, IndexValue(size)))
         return loops.select(inside, update.at((*index[:at], 0, *index[at + 1 :]), at, offset), x[index])
 
-    def vjp(self, b: Builder, dy: Value, y: Value, x: Value, update: Value, start: Value, axis: int) -> tuple[Value | None, Value | None, None]:
+    def vjp(
+        self, b: Builder, dy: Value, y: Value, x: Value, update: Value, start: Value, axis: int
+    ) -> tuple[Value | None, Value | None, None]:
         if not x.type.dtype.floating:
             return None, None, None
         at = normal_axis(axis, x.type)

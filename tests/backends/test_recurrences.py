@@ -60,9 +60,7 @@ def test_any_batch(what: str, workers: Workers) -> None:
 def test_states_are_updated_in_place_where_only_their_own_element_is_read(workers: Workers) -> None:
     """The running sum reads the element that it overwrites before it does; a shifted one goes through a copy."""
     own = small([], lambda b, s: b.cumsum(s, axis=1, exclusive=True), {"s": (F32, (3, 40))})
-    shifted = small(
-        [], lambda b, s: b.cumsum(b.slice(s, starts=(0, None), stops=(3, None), steps=(1, -1)), axis=1), {"s": (F32, (3, 40))}
-    )
+    shifted = small([], lambda b, s: b.cumsum(b.slice(s, starts=(0, None), stops=(3, None), steps=(1, -1)), axis=1), {"s": (F32, (3, 40))})
     state = {"s": np.random.default_rng(1).standard_normal((3, 40)).astype(np.float32)}
     agree(own, workers, [], state)
     agree(shifted, workers, [], state)
@@ -71,9 +69,7 @@ def test_states_are_updated_in_place_where_only_their_own_element_is_read(worker
 
 
 def test_routines_never_write_what_they_read(workers: Workers) -> None:
-    made = small(
-        [(I64, (4,)), (F32, (4, 40))], lambda b, i, u, s: (b.sum(s), b.scatter_add(s, i, u)), {"s": (F32, (5, 40))}
-    )
+    made = small([(I64, (4,)), (F32, (4, 40))], lambda b, i, u, s: (b.sum(s), b.scatter_add(s, i, u)), {"s": (F32, (5, 40))})
     rng = np.random.default_rng(1)
     state = {"s": rng.standard_normal((5, 40)).astype(np.float32)}
     agree(made, workers, [np.array([0, 3, 3, 9]), rng.standard_normal((4, 40)).astype(np.float32)], state)
@@ -100,7 +96,9 @@ def test_operands_with_channels_innermost_or_a_border(workers: Workers) -> None:
 
     made = small([(F32, (2, 16, 6, 5)), (F32, (16, 16, 3, 3))], program)
     rng = np.random.default_rng(2)
-    agree(made, workers, [rng.standard_normal((2, 16, 6, 5)).astype(np.float32), rng.standard_normal((16, 16, 3, 3)).astype(np.float32) / 12])
+    agree(
+        made, workers, [rng.standard_normal((2, 16, 6, 5)).astype(np.float32), rng.standard_normal((16, 16, 3, 3)).astype(np.float32) / 12]
+    )
 
 
 def test_what_a_recurrence_reads_is_computed_in_its_loop() -> None:
@@ -151,6 +149,6 @@ def test_sorted_rows_of_many_lengths(workers: Workers) -> None:
     rng = np.random.default_rng(9)
     for length in (1, 7, 8, 9, 16, 17, 100, 1000):
         x = rng.integers(0, 20, (3, length)).astype(np.float32)
-        x[0, :: 3] = np.nan
+        x[0, ::3] = np.nan
         made = small([(F32, x.shape)], lambda b, x: (b.argsort(x), b.argsort(x, descending=True)))
         agree(made, workers, [x])
