@@ -102,6 +102,7 @@ class Builder:
         self._graph = GraphBuilder()
         self._ports: list[Port] = []
         self._buffers: dict[str, Buffer] = {}
+        self._updates: dict[str, Value] = {}
 
     def input(self, name: str, dtype: str = "f32", shape: Sequence[int | str] = ()) -> Tensor:
         """A tensor that the caller gives. Sizes are integers or "N", the batch, which can only be the first."""
@@ -111,11 +112,29 @@ class Builder:
 
     def parameter(self, name: str, dtype: str = "f32", shape: Sequence[int] = (), initial: str | float = 0.0, **settings: float) -> Tensor:
         """A trained tensor named `MODEL.name`. `initial` is a number, or an initialiser of the language with its settings."""
+        return self._buffer(Role.PARAMETER, name, dtype, shape, initial, settings)
+
+    def state(self, name: str, dtype: str = "f32", shape: Sequence[int] = (), initial: str | float = 0.0, **settings: float) -> Tensor:
+        """A tensor named `MODEL.name` that persists and is not trained, such as a running mean."""
+        return self._buffer(Role.STATE, name, dtype, shape, initial, settings)
+
+    def update(self, state: Tensor, value: Tensor) -> None:
+        """What a state becomes when the model is trained. Running the model leaves it as it is, as in a file."""
+        port = next((p for p, v in zip(self._ports, self._graph.inputs, strict=True) if v is state.value), None)
+        if port is None or port.name not in self._buffers or self._buffers[port.name].role != Role.STATE:
+            raise _refused("only a state is updated", "make it with `b.state(...)`")
+        if state.type != value.type:
+            raise _refused(f"the state {port.name} is {state.type}, and this is {value.type}", "give a value of the same type")
+        self._updates[port.name] = value.value
+
+    def _buffer(
+        self, role: Role, name: str, dtype: str, shape: Sequence[int], initial: str | float, settings: Mapping[str, float]
+    ) -> Tensor:
         path = f"{self.name}.{name}"
         if path in self._buffers:
-            raise _refused(f"there are two parameters named {name!r}", "give each a name of its own")
+            raise _refused(f"there are two {role}s named {name!r}", "give each a name of its own")
         type_ = _type(dtype, shape, False)
-        self._buffers[path] = Buffer(path, type_, Role.PARAMETER, _initial(initial, settings, path))
+        self._buffers[path] = Buffer(path, type_, role, _initial(initial, settings, path))
         return self._input(Port(PortKind.BUFFER, path), type_)
 
     def _input(self, port: Port, type_: TensorType) -> Tensor:
@@ -160,6 +179,14 @@ class Builder:
         outputs = tuple(Port(PortKind.RESULT, name) for name in results)
         program = GraphProgram(RUN, graph, tuple(self._ports), outputs, "N" if batched else None, self.batch if batched else None)
         return Module(self.name, {RUN: program}, dict(self._buffers))
+
+    def to_dl(self, results: Mapping[str, Tensor] | None = None, **named: Tensor) -> str:
+        """The model as a `.dl` source, which gives the same graph again. DL0807 where something has no spelling, such as an array."""
+        from dslc.api.text import model_text
+
+        module = self.module(**{**(results or {}), **named})
+        updates = [(path.removeprefix(f"{self.name}."), value) for path, value in self._updates.items()]
+        return model_text(module, module.programs[RUN], updates)
 
     def compile(
         self,

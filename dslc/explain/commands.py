@@ -73,7 +73,7 @@ EXPLANATIONS = (
         "A network cannot be built so",
         """
         `dslc.Builder` takes names that the language takes, sizes from 1 to 2^31 - 1, the name N for the batch as the first size of an input, the
-        language's element types, initialisers and operators.
+        language's element types, initialisers and operators. `to_dl` refuses what the language has no spelling for, such as a constant array.
         """,
         'b.input("x", "f32", ("T", 4))',
         'b.input("x", "f32", ("N", 4))',
