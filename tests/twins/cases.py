@@ -8,7 +8,7 @@ Everything that is exchanged is a dictionary of arrays by name:
 | `start/PATH` | parameters and running statistics before the first step |
 | `step0/mask0`, ... | what dropout keeps, by step and draw, from the reference of the generator |
 | `infer` | the model's result for the first batch, `training` false |
-| `logits`, `loss` | of the first training step |
+| `logits`, `loss` | of the first training step; logits are what the loss compares with the labels |
 | `gradient/PATH` | of the first training step |
 | `statistics/PATH` | running statistics after the first step |
 | `OPTIMIZER/PATH`, `OPTIMIZER/loss` | parameters and running statistics after three steps, the loss of the third |
@@ -27,14 +27,17 @@ import numpy as np
 
 from dslc.compiler import compile_module
 from dslc.frontend.elaborate import elaborate
+from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.module import Module, Port, PortKind, Program, Role
 from dslc.ir.philox import philox_bits, uniform
+from dslc.ir.types import DType
 from dslc.options import Options
 from dslc.runtime.cache import Cache
 from dslc.runtime.executable import Executable
 
 FOLDER = Path(__file__).parent
+ZOO = FOLDER.parent.parent / "models"
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 
@@ -47,13 +50,19 @@ OPTIMIZERS = {
     "adam": "Adam[2e-3]",
     "adamw": "AdamW[cosine[2e-3, warmup = 2]]",
 }
+LOSSES = ("focal", "cross_entropy", "binary_cross_entropy_with_logits", "mse")
 # Not an optimizer: it leaves the gradient where the parameter was.
 GRADIENT = "optimizer Gradient(p: float[*L], g: float[*L], step: i64[]) -> float[*L] {\n  return g\n}\n"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network. `full` and `narrow` bind the sizes of the source; `labelled` models take the labels too and have no loss."""
+    """A network. `narrow` and `full` are sizes: dims of its source, and of its data.
+
+    A network of the zoo is narrow through its static parameters: `block` makes it, as in `model Narrow = BLOCK`; without one it is
+    only compared in full. Where a network is of several models, `extra` holds the sources of one around them, narrow and full.
+    `labelled` models take the labels too and have no loss.
+    """
 
     model: str
     file: str
@@ -61,8 +70,97 @@ class Case:
     optimizers: tuple[str, ...] = ("adamw",)
     full: Mapping[str, int] = field(default_factory=lambda: {"S": 28})
     labelled: bool = False
+    zoo: bool = False
+    block: str = ""
+    extra: tuple[str, str] = ("", "")
+    data: str = "image: f32[N, 1, {S}, {S}], label: i64[N]"
+    loss: str = "cross_entropy({model}(image), label)"
+    batches: tuple[int, int, int] = (7, 7, 4)
+    full_batches: tuple[int, int, int] = (64, 64, 33)
+    vanishing: str = "nothing"  # a regular expression: names of tensors that are 0 but for rounding
+    stored: int = 2  # draws whose f64 results are stored
+    full_draws: int = 24
+
+    def name(self, full: bool) -> str:
+        """The model's name in the source."""
+        return "Around" if self.extra[0] else "Narrow" if self.block and not full else self.model
+
+    def source(self, full: bool) -> str:
+        """The network, and for a narrow one of the zoo the model it makes."""
+        text = (self.folder / self.file).read_text(encoding="utf-8")
+        if self.block and not full:
+            return f"{text}model Narrow = {self.block}\n"
+        return text + self.extra[full]
+
+    @property
+    def folder(self) -> Path:
+        return ZOO if self.zoo else FOLDER
+
+    @property
+    def has_narrow(self) -> bool:
+        return not self.zoo or bool(self.block or self.extra[0])
 
 
+def _zoo(model: str, file: str, block: str, size: int, optimizers: tuple[str, ...], channels: int = 3, **rest: Any) -> Case:
+    """A network of the zoo: its narrow one takes images of `size` pixels, its full one of 224 unless told otherwise."""
+    image = f"image: f32[N, {channels}, {{H}}, {{W}}]"
+    given = {"full": {"H": 224, "W": 224}, "data": f"{image}, label: i64[N]", "full_batches": (2, 3, 1), "zoo": True, "stored": 1, **rest}
+    return Case(model, file, {"H": size, "W": size}, optimizers, block=block, **given)
+
+
+_INVERTED = "[[1, 3, 1, 1], [6, 5, 2, 2], [3, 7, 1, 2]]"
+# The bias of a linear bottleneck meets nothing but 1 x 1 convolutions and batch normalisation, which takes it away: no gradient.
+_BOTTLENECKS: dict[str, Any] = {"vanishing": r"gradient/.*\.project_norm\.bias", "full_draws": 1}
+_MASKS: dict[str, Any] = {
+    "data": "image: f32[N, 1, {H}, {W}], mask: f32[N, 1, {H}, {W}]",
+    "loss": "binary_cross_entropy_with_logits({model}(image), mask)",
+    "channels": 1,
+    "full_draws": 3,
+}
+
+
+def _autoencoder(channels: int, code: int, size: int) -> str:
+    return (
+        f"model Around(image: f32[N, 1, {size}, {size}]) -> f32[N, 1, {size}, {size}] {{\n"
+        f"  code = Encode[{channels}, {code}](image) as encoder\n  return Decode[{channels}, {size}, {size}](code) as decoder\n}}\n"
+    )
+
+
+def _vae(hidden: int, latent: int, size: int) -> str:
+    return (
+        f"model Around(image: f32[N, 1, {size}, {size}], noise: f32[N, {latent}])\n"
+        f"    -> (logits: f32[N, 1, {size}, {size}], m: f32[N, {latent}], s: f32[N, {latent}]) {{\n"
+        f"  m, s = Encode[{hidden}, {latent}](image) as encoder\n"
+        f"  return Decode[{hidden}, {size}, {size}](reparameterised(m, s, noise)) as decoder, m, s\n}}\n"
+    )
+
+
+_PLACED = """block placed(corner: f32[N, K, 2], extent: f32[N, K, 2]) -> f32[N, K, 4] {
+  return concat[axis = 2](40.0 * corner, 40.0 * corner + 8.0 + 16.0 * extent)
+}
+model Around = Net[CHANNELS]
+"""
+_DETECTOR: dict[str, Any] = {
+    "extra": (_PLACED.replace("CHANNELS", "[3, 4, 5]"), _PLACED.replace("CHANNELS", "[16, 32, 64]")),
+    "full": {},
+    "data": "image: f32[N, 3, 64, 64], corner: f32[N, 4, 2], extent: f32[N, 4, 2], kinds: i64[N, 4]",
+    "loss": "detection_loss({model}(image).logits, {model}(image).boxes, placed(corner, extent), kinds)",
+    "full_draws": 4,
+}
+_AUTOENCODER: dict[str, Any] = {
+    "extra": (_autoencoder(3, 5, 8), _autoencoder(16, 32, 28)),
+    "full": {"H": 28, "W": 28},
+    "data": "image: f32[N, 1, {H}, {W}]",
+    "loss": "binary_cross_entropy_with_logits({model}(image), image)",
+    "full_draws": 8,
+}
+_VAE: dict[str, Any] = {
+    "extra": (_vae(9, 3, 6), _vae(400, 20, 28)),
+    "full": {"H": 28, "W": 28, "L": 20},
+    "data": "image: f32[N, 1, {H}, {W}], noise: f32[N, {L}]",
+    "loss": "surprise({model}(image, noise).logits, image) + divergence({model}(image, noise).m, {model}(image, noise).s)",
+    "full_draws": 8,
+}
 _LENET = {"S": 16, "A": 3, "B": 5, "D": 13, "E": 11}
 CASES = {
     case.model: case
@@ -74,6 +172,21 @@ CASES = {
         Case("LeNetNorm", "lenet.dl", _LENET, ("momentum", "adamw")),
         Case("Saliency", "lenet.dl", _LENET, (), labelled=True),
         Case("Slope", "lenet.dl", _LENET, (), labelled=True),
+        _zoo("AlexNet", "alexnet.dl", "TwoColumns[[4, 6, 6, 8, 4], hidden = 11, classes = 10]", 67, ("momentum",), full_draws=1),
+        _zoo("AlexNetSingle", "alexnet.dl", "SingleColumn[[3, 5, 7, 6, 4], hidden = 11, classes = 10]", 67, ("adamw",), full_draws=1),
+        _zoo("AlexNetSmall", "alexnet.dl", "", 28, ("adamw",), full={"H": 28, "W": 28}, channels=1, full_draws=4),
+        _zoo("VGG16", "vgg.dl", "VGG[[2, 1, 1], [3, 5, 4], hidden = 11, classes = 10]", 32, ("momentum",), full_draws=1),
+        _zoo("ResNet18", "resnet.dl", "ResNet[Basic, [2, 1], C = 5, classes = 10]", 32, ("momentum",), full_draws=3),
+        _zoo("ResNet50", "resnet.dl", "ResNet[Bottleneck, [1, 2], C = 3, classes = 10]", 32, ("adamw",), full_draws=1),
+        _zoo("ResNet20", "resnet.dl", "SmallResNet[Basic, [1, 2], C = 5, size = 12]", 12, ("nesterov",), channels=1),
+        _zoo(
+            "MobileNetV2", "mobilenet.dl", f"MobileNet[{_INVERTED}, first = 5, last = 19, classes = 10]", 32, ("momentum",), **_BOTTLENECKS
+        ),
+        _zoo("UNet", "unet.dl", "Net[3]", 20, ("adamw",), full={"H": 128, "W": 128}, **_MASKS),
+        Case("FGSM", "adversarial.dl", {}, (), {}, labelled=True, zoo=True),
+        replace(_zoo("Detector", "detector.dl", "", 64, ("adamw",), **_DETECTOR), narrow={}),
+        _zoo("Autoencoder", "autoencoder.dl", "", 8, ("adamw",), **_AUTOENCODER),
+        replace(_zoo("VAE", "vae.dl", "", 6, ("adamw",), **_VAE), narrow={"H": 6, "W": 6, "L": 3}),
     )
 }
 
@@ -87,25 +200,24 @@ def sizes(case: Case, full: bool) -> Mapping[str, int]:
     return case.full if full else case.narrow
 
 
-def batches(full: bool) -> tuple[int, ...]:
-    return (64, 64, 33) if full else (7, 7, 4)
-
-
 def inputs(case: Case, full: bool, draw: int) -> Arrays:
     """Data, initial parameters and dropout's masks of one draw; every floating number is one of f32.
 
     They come from the generator of dslc's own random operators, which no version of NumPy changes.
     """
     made: Arrays = {}
-    s = sizes(case, full)["S"]
-    program = train_program(case, full, None) if not case.labelled else None
-    for step, batch in enumerate(batches(full)):
-        made[f"step{step}/image"] = _uniform(case, draw, f"image{step}", (batch, 1, s, s))
-        made[f"step{step}/label"] = np.floor(10 * _uniform(case, draw, f"label{step}", (batch,)).astype(np.float64)).astype(np.int64)
+    module = infer_program(case, full, None) if case.labelled else train_program(case, full, None)
+    (program,) = module.programs.values()
+    for step, batch in enumerate(case.full_batches if full else case.batches):
+        for port, value in zip(program.inputs, program.graph.inputs, strict=True):
+            if port.kind is PortKind.INPUT:
+                drawn = _uniform(case, draw, f"{port.name}{step}", (batch, *_known(value.type.shape[1:])))
+                whole = value.type.dtype.integer
+                made[f"step{step}/{port.name}"] = np.floor(10 * drawn.astype(np.float64)).astype(np.int64) if whole else drawn
         for number, (shape, rate) in enumerate(_drops(program, batch)):
             drawn = uniform(philox_bits(seed(draw), number, step + 1, _positions(shape)), np.float32)
             made[f"step{step}/mask{number}"] = drawn >= np.float32(rate)
-    for path, shape in sorted(_buffers(case, full).items()):
+    for path, shape in sorted(_buffers(module).items()):
         low, high = _range(path, shape)
         made[f"start/{path}"] = (low + (high - low) * _uniform(case, draw, path, shape).astype(np.float64)).astype(np.float32)
     return made
@@ -119,6 +231,12 @@ def seed(draw: int) -> int:
 def _uniform(case: Case, draw: int, name: str, shape: tuple[int, ...]) -> Array:
     key = int.from_bytes(hashlib.sha256(f"{case.model} {name}".encode()).digest()[:8], "little")
     return uniform(philox_bits(key, draw, 0, _positions(shape)), np.float32)
+
+
+def _known(shape: tuple[Dim, ...]) -> tuple[int, ...]:
+    """Sizes of which none depends on the batch."""
+    assert all(isinstance(n, int) for n in shape)
+    return tuple(n for n in shape if isinstance(n, int))
 
 
 def _positions(shape: tuple[int, ...]) -> Array:
@@ -138,23 +256,29 @@ def _range(path: str, shape: tuple[int, ...]) -> tuple[float, float]:
 # ---- dslc's side --------------------------------------------------------------------------------------------------
 
 
+def _dims(case: Case, full: bool) -> Mapping[str, int]:
+    """The sizes that are dims of the source; L is only one of the data."""
+    return {name: size for name, size in sizes(case, full).items() if name != "L"}
+
+
 def train_program(case: Case, full: bool, precision: str | None, optimizer: str = "Gradient") -> Module:
     """The recipe that trains the case's model with an optimizer; its training program also gives the logits."""
-    rate = OPTIMIZERS.get(optimizer, optimizer)
+    rate, model = OPTIMIZERS.get(optimizer, optimizer), case.name(full)
     recipe = (
-        f'train twin {{\n  data image: f32[N, 1, S, S], label: i64[N] from "digits"\n'
-        f"  minimize cross_entropy({case.model}(image), label) over {case.model} with {rate}\n  epochs 1  batch 64\n}}\n"
+        f'train twin {{\n  data {case.data.format(**sizes(case, full))} from "npz:twin.npz"\n'
+        f"  minimize {case.loss.format(model=model)} over {model} with {rate}\n  epochs 1  batch 64\n}}\n"
     )
-    text = (FOLDER / case.file).read_text(encoding="utf-8") + GRADIENT + recipe
-    module = elaborate(text, case.file, recipe="twin", dims=sizes(case, full), precision=precision).module
+    text = case.source(full) + GRADIENT + recipe
+    module = elaborate(text, case.file, folder=case.folder, recipe="twin", dims=_dims(case, full), precision=precision).module
     program = module.programs["train"]
-    loss = next(op for op in program.graph.ops if op.kind == "cross_entropy")
+    loss = next(op for op in program.graph.ops if op.kind in LOSSES)
     return replace(module, programs={"train": with_result(program, loss.inputs[0], "logits")})
 
 
 def infer_program(case: Case, full: bool, precision: str | None) -> Module:
-    text = (FOLDER / case.file).read_text(encoding="utf-8")
-    return elaborate(text, case.file, model=case.model, dims=sizes(case, full), precision=precision).module
+    return elaborate(
+        case.source(full), case.file, folder=case.folder, model=case.name(full), dims=_dims(case, full), precision=precision
+    ).module
 
 
 def with_result(program: Program, value: Value, name: str) -> Program:
@@ -163,20 +287,17 @@ def with_result(program: Program, value: Value, name: str) -> Program:
     return replace(program, graph=graph, outputs=(*program.outputs, Port(PortKind.RESULT, name)))
 
 
-def _drops(program: Module | None, batch: int) -> list[tuple[tuple[int, ...], float]]:
+def _drops(program: Program, batch: int) -> list[tuple[tuple[int, ...], float]]:
     """Shape and rate of each dropout, in the order of their streams."""
-    if program is None:
-        return []
-    ops = [op for op in program.programs["train"].graph.ops if op.kind == "dropout"]
+    ops = [op for op in program.graph.ops if op.kind == "dropout"]
     assert [op.attr("stream") for op in ops] == list(range(len(ops)))
-    return [((batch, *(int(n) for n in op.output.type.shape[1:])), op.attr("rate")) for op in ops]
+    return [((batch, *_known(op.output.type.shape[1:])), op.attr("rate")) for op in ops]
 
 
-def _buffers(case: Case, full: bool) -> dict[str, tuple[int, ...]]:
+def _buffers(module: Module) -> dict[str, tuple[int, ...]]:
     """Shapes of parameters and states, by path."""
-    module = infer_program(case, full, None) if case.labelled else train_program(case, full, None)
     kept = (Role.PARAMETER, Role.STATE)
-    return {p: tuple(int(n) for n in b.type.shape) for p, b in module.buffers.items() if b.role in kept}
+    return {p: _known(b.type.shape) for p, b in module.buffers.items() if b.role in kept}
 
 
 class Runner:
@@ -184,7 +305,9 @@ class Runner:
 
     def __init__(self, module: Module, program: str, given: Arrays, draw: int, cache: Path | None, width: int | None = None):
         compiled = compile_module(module, Options(width=width), cache=Cache(cache) if cache else None)
-        constants = {c.name: np.frombuffer(compiled.constants[c.name], c.dtype).reshape(c.shape) for c in compiled.plan.constants}
+        constants = {
+            c.name: np.frombuffer(compiled.constants[c.name], DType(c.dtype).numpy).reshape(c.shape) for c in compiled.plan.constants
+        }
         self.executable = Executable(compiled.plan, compiled.objects, constants, threads=2)
         self.program = self.executable.program(program)
         self.given, self.seed = given, seed(draw)
@@ -220,7 +343,7 @@ def results(
     runner = Runner(infer_program(case, full, precision), "infer", draws[0], 0, cache, width)
     for draw, given in enumerate(draws):
         runner.reset(given, draw)
-        (found[draw]["infer"],) = runner.step(0).values()
+        found[draw]["infer"] = next(iter(runner.step(0).values()))
     if case.labelled:
         return found
     for optimizer in ("Gradient", *case.optimizers):

@@ -1,4 +1,4 @@
-"""Writes `stored/CASE.npz`, what PyTorch computes for the narrow networks: `python tests/twins/make.py PYTHON`.
+"""Writes `stored/CASE.npz`, what PyTorch computes for the narrow networks: `python tests/twins/make.py PYTHON [CASE...]`.
 
 PYTHON is an interpreter that has PyTorch (2.13 when the arrays were made). Each file holds PyTorch's f64 results for the first draws,
 named `DRAW:NAME`, and for every draw the errors of PyTorch's own f32 results against them, named `error:NAME`: max |f32 - f64|
@@ -18,7 +18,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 from tests.twins.cases import CASES, FOLDER, Arrays, Case, inputs, relative_error
 
 STORED = FOLDER / "stored"
-WHOLE = 2  # draws whose f64 results are stored
 
 
 def twin(case: Case, draws: list[Arrays], python: str) -> tuple[list[Arrays], list[Arrays]]:
@@ -43,13 +42,15 @@ def errors(wide: list[Arrays], single: list[Arrays]) -> Arrays:
     return {name: np.array([relative_error(s[name], w[name]) for w, s in zip(wide, single, strict=True)]) for name in wide[0]}
 
 
-def main(python: str, draws: int = 16) -> None:
+def main(python: str, *cases: str) -> None:
     STORED.mkdir(exist_ok=True)
     for case in CASES.values():
-        wide, single = twin(case, [inputs(case, False, n) for n in range(draws)], python)
-        kept = {f"{n}:{name}": array for n in range(WHOLE) for name, array in wide[n].items()}
+        if (cases and case.model not in cases) or not case.has_narrow:
+            continue
+        wide, single = twin(case, [inputs(case, False, n) for n in range(48 if case.zoo else 16)], python)
+        kept = {f"{n}:{name}": array for n in range(case.stored) for name, array in wide[n].items()}
         np.savez_compressed(STORED / f"{case.model}.npz", **kept, **{f"error:{n}": e for n, e in errors(wide, single).items()})  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import torch
+import torch_networks
 from torch.nn import functional
 
 TOTAL = 10
@@ -30,10 +31,6 @@ def rate(optimizer, step):
         return None
     progress = min(max((step - 1 - 2) / (TOTAL - 2), 0), 1)
     return 2e-3 * 0.5 * (1 + math.cos(math.pi * progress)) * min(step / 2, 1)
-
-
-def is_matrix(path, array):
-    return array.ndim == 2
 
 
 class Twin:
@@ -64,36 +61,27 @@ class Twin:
     def drop(self, x, masks, number, rate):
         return x if masks is None else x * (masks[number].to(self.dtype) / (1 - rate))
 
-    def __call__(self, x, masks=None):
-        training = masks is not None
-        relu, pool = functional.relu, lambda x: functional.max_pool2d(x, 2)
-        p = self.p
-        if self.case in ("LeNet", "Saliency", "Slope"):
-            x = pool(relu(functional.conv2d(x, p["conv2d.w"], p["conv2d.b"], padding=2)))
-            x = pool(relu(functional.conv2d(x, p["conv2d[1].w"], p["conv2d[1].b"])))
-            x = relu(self.dense("dense[1]", relu(self.dense("dense", x.flatten(1)))))
-        elif self.case == "LeNetNorm":
-            x = pool(relu(self.norm("batchnorm", functional.conv2d(x, p["conv2d.w"], padding=2), training)))
-            x = pool(relu(self.norm("batchnorm[1]", functional.conv2d(x, p["conv2d[1].w"]), training)))
-            x = self.drop(relu(self.dense("dense", x.flatten(1))), masks, 0, 0.25)
-            x = self.drop(relu(self.dense("dense[1]", x)), masks, 1, 0.5)
-        elif self.case == "MLP":
-            x = relu(self.dense("dense[1]", relu(self.dense("dense", x.flatten(1)))))
-        elif self.case == "MLPDrop":
-            x = self.drop(relu(self.dense("dense", x.flatten(1))), masks, 0, 0.5)
-            x = self.drop(relu(self.dense("dense[1]", x)), masks, 1, 0.2)
-        else:
-            assert self.case == "Logistic"
-            x = x.flatten(1)
-        return self.dense("head", x)
+    def conv(self, path, x, stride=1, padding=0, groups=1):
+        return functional.conv2d(x, self.p[f"{path}.w"], self.p.get(f"{path}.b"), stride, padding, groups=groups)
+
+    def conv_transpose(self, path, x, stride, padding):
+        return functional.conv_transpose2d(x, self.p[f"{path}.w"], self.p[f"{path}.b"], stride, padding)
+
+    def __call__(self, data, training=False):
+        """The network's result, or the first of several, and the loss. `data` are what `batch` gives."""
+        made = torch_networks.NETWORKS[self.case](self, data["image"], data["masks"] if training else None, data)
+        loss = torch_networks.LOSSES.get(self.case, torch_networks.cross_entropy)
+        return made[0] if isinstance(made, tuple) else made, loss(made, data)
 
     def batch(self, step):
-        image = torch.tensor(self.given[f"step{step}/image"], dtype=self.dtype)
-        label = torch.tensor(self.given[f"step{step}/label"])
-        masks = []
-        while f"step{step}/mask{len(masks)}" in self.given:
-            masks.append(torch.tensor(self.given[f"step{step}/mask{len(masks)}"]))
-        return image, label, masks
+        """The step's data by name, and as `masks` the list of what dropout keeps."""
+        data, masks = {}, []
+        for name, array in self.given.items():
+            if name.startswith(f"step{step}/"):
+                data[name.split("/")[1]] = torch.tensor(array, dtype=self.dtype if array.dtype.kind == "f" else None)
+        while f"mask{len(masks)}" in data:
+            masks.append(data.pop(f"mask{len(masks)}"))
+        return data | {"masks": masks}
 
     def named(self, kind, tensors):
         return {f"{kind}/{self.prefix}.{path}": out(t.T if t.ndim == 2 else t) for path, t in tensors.items()}
@@ -104,21 +92,24 @@ def out(tensor):
 
 
 def slope(twin):
-    image, label, _ = twin.batch(0)
-    image.requires_grad_()
-    chosen = functional.one_hot(label, 10).to(twin.dtype) * functional.log_softmax(twin(image), 1)
+    """What is computed from a gradient by the image."""
+    data = twin.batch(0)
+    image = data["image"].requires_grad_()
+    if twin.case == "FGSM":
+        (gradient,) = torch.autograd.grad(twin(data)[1], image)
+        return out(torch.clamp(image + 0.1 * torch.sign(gradient), 0, 1))
+    chosen = functional.one_hot(data["label"], 10).to(twin.dtype) * functional.log_softmax(twin(data)[0], 1)
     (gradient,) = torch.autograd.grad(chosen.sum(), image)
     return out(gradient.abs() if twin.case == "Saliency" else gradient)
 
 
 def results(case, optimizers, given, dtype):
     twin = Twin(case, given, dtype)
-    if case in ("Saliency", "Slope"):
+    if case in ("Saliency", "Slope", "FGSM"):
         return {"infer": slope(twin)}
-    image, label, masks = twin.batch(0)
-    found = {"infer": out(twin(image))}
-    logits = twin(image, masks)
-    loss = functional.cross_entropy(logits, label)
+    data = twin.batch(0)
+    found = {"infer": out(twin(data)[0])}
+    logits, loss = twin(data, training=True)
     loss.backward()
     found |= {"logits": out(logits), "loss": out(loss)}
     found |= twin.named("gradient", {n: t.grad for n, t in twin.p.items()}) | twin.named("statistics", twin.statistics)
@@ -126,11 +117,10 @@ def results(case, optimizers, given, dtype):
         twin = Twin(case, given, dtype)
         optimizer = OPTIMIZERS[name](list(twin.p.values()))
         for step in range(3):
-            image, label, masks = twin.batch(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate(name, step + 1) or group["lr"]
             optimizer.zero_grad()
-            loss = functional.cross_entropy(twin(image, masks), label)
+            _, loss = twin(twin.batch(step), training=True)
             loss.backward()
             optimizer.step()
         found |= twin.named(name, twin.p) | twin.named(name, twin.statistics) | {f"{name}/loss": out(loss)}
