@@ -199,28 +199,12 @@ def compare(context: Context, op: str, left: Value, right: Value, span: Span) ->
         if isinstance(left, DimExpr) or isinstance(right, DimExpr):
             raise _needs_size(context, left if isinstance(left, DimExpr) else right, span)
         assert isinstance(left, int | float) and isinstance(right, int | float)
-        return _order(op, left, right)
+        return prove.compared(left, op, right)
     if op in ("==", "!="):
         if left is None or right is None or type(left) is type(right) or (isinstance(left, bool) and isinstance(right, bool)):
             return (left == right) == (op == "==")
         raise context.reporter.error("DL0302", f"cannot compare {describe(left)} and {describe(right)}", span)
     raise context.reporter.error("DL0302", f"`{op}` does not go with {describe(left)} and {describe(right)}", span)
-
-
-def _order(op: str, left: float, right: float) -> bool:
-    match op:
-        case "==":
-            return left == right
-        case "!=":
-            return left != right
-        case "<=":
-            return left <= right
-        case ">=":
-            return left >= right
-        case "<":
-            return left < right
-        case _:
-            return left > right
 
 
 def decide_relation(context: Context, relation: Relation) -> Value:

@@ -18,6 +18,23 @@ from dslc.ir.dims import Dim, DimError, DimExpr, Quotient
 RELATIONS = ("==", "!=", "<=", ">=", "<", ">")
 
 
+def compared(left: float, operator: str, right: float) -> bool:
+    """`left operator right` of two numbers."""
+    match operator:
+        case "==":
+            return left == right
+        case "!=":
+            return left != right
+        case "<=":
+            return left <= right
+        case ">=":
+            return left >= right
+        case "<":
+            return left < right
+        case _:
+            return left > right
+
+
 @dataclass(frozen=True, slots=True)
 class Relation:
     """`left operator right` between two dimensions; the operator is one of RELATIONS."""
@@ -32,20 +49,7 @@ class Relation:
 
     def holds(self, values: Mapping[str, int]) -> bool:
         """Whether it is true for these sizes; DimError where it has no value."""
-        left, right = dims.evaluate(self.left, values), dims.evaluate(self.right, values)
-        match self.operator:
-            case "==":
-                return left == right
-            case "!=":
-                return left != right
-            case "<=":
-                return left <= right
-            case ">=":
-                return left >= right
-            case "<":
-                return left < right
-            case _:
-                return left > right
+        return compared(dims.evaluate(self.left, values), self.operator, dims.evaluate(self.right, values))
 
     def substituted(self, mapping: Mapping[str, Dim]) -> Relation:
         return Relation(dims.substitute(self.left, mapping), self.operator, dims.substitute(self.right, mapping))
@@ -178,7 +182,8 @@ def _length(d: Dim, mapping: Mapping[str, Dim]) -> int:
             else:
                 found = mapping.get(atom, 1)
                 each = sum(2 ** min(12, max(0, sum(p for _, p in m) - 1)) for m, _ in found.terms) if isinstance(found, DimExpr) else 1
-            length *= each ** min(power, 12)
+            for _ in range(min(power, 12)):
+                length *= each
             if length > _LONG:
                 return length
         total += length
