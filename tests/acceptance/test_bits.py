@@ -6,19 +6,19 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import killing
 import numpy as np
 import pytest
 from digits_victim import EVERY, STEPS
+from killing import check_same, finish, last_logged_step, ready
 from surroundings import ROOT, fashion
 
 import dslc
 from dslc.training import checkpoint
-from dslc.training.log import read_log
 
 HERE = Path(__file__).resolve().parent
 
@@ -89,30 +89,7 @@ def test_every_width_with_every_number_of_threads(cache: Path, name: str, width:
 
 def start(folder: Path, cache: Path, *arguments: object, milliseconds: float = 0) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DSLC_CACHE": str(cache)}
-    command = [sys.executable, str(HERE / "digits_victim.py"), str(folder), str(milliseconds), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-
-def ready(process: subprocess.Popen[str]) -> int:
-    """Waits until the process is about to train and returns the step that it begins at."""
-    assert process.stdout is not None
-    word, step = process.stdout.readline().split()
-    assert word == "ready"
-    return int(step)
-
-
-def finish(process: subprocess.Popen[str]) -> int:
-    try:
-        process.communicate(timeout=100)
-        return process.returncode
-    finally:
-        process.kill()
-        process.wait()
-
-
-def last_logged_step(folder: Path) -> int:
-    steps = [r["step"] for r in read_log(folder / "log.jsonl") if r["event"] == "steps"]
-    return int(str(steps[-1])) if steps else 0
+    return killing.start(HERE / "digits_victim.py", folder, milliseconds, *arguments, environment=environment)
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +98,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     assert finish(start(folder, cache)) == 0
     return folder
-
-
-def check_same(folder: Path, whole: Path) -> None:
-    ours, theirs = checkpoint.load(folder / "a.safetensors"), checkpoint.load(whole / "a.safetensors")
-    assert ours.run.step == theirs.run.step == STEPS
-    assert ours.tensors.keys() == theirs.tensors.keys()
-    assert [name for name in ours.tensors if ours.tensors[name].tobytes() != theirs.tensors[name].tobytes()] == []
-    assert [(r.metrics, r.test_metrics) for r in ours.run.history] == [(r.metrics, r.test_metrics) for r in theirs.run.history]
 
 
 def kill_at_random(folder: Path, whole: Path, cache: Path, times: int) -> None:
@@ -146,7 +115,7 @@ def kill_at_random(folder: Path, whole: Path, cache: Path, times: int) -> None:
             assert reached - checkpoint.load(folder / "a.safetensors").run.step <= EVERY
     assert kills == times, "the run was over before it was killed"
     assert finish(start(folder, cache)) == 0
-    check_same(folder, whole)
+    check_same(folder, whole, STEPS)
     assert sorted(p.name for p in folder.iterdir()) == ["a.safetensors", "log.jsonl"], "a temporary file was left"
 
 
@@ -169,4 +138,4 @@ def test_kill_within_saving(tmp_path: Path, whole: Path, cache: Path, stage: str
     process = start(tmp_path, cache)
     assert reached - ready(process) <= EVERY
     assert finish(process) == 0
-    check_same(tmp_path, whole)
+    check_same(tmp_path, whole, STEPS)
