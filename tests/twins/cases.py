@@ -138,13 +138,17 @@ def _vae(hidden: int, latent: int, size: int) -> str:
 _PLACED = """block placed(corner: f32[N, K, 2], extent: f32[N, K, 2]) -> f32[N, K, 4] {
   return concat[axis = 2](40.0 * corner, 40.0 * corner + 8.0 + 16.0 * extent)
 }
+block cost[Model](image: f32[N, 3, 64, 64], corner: f32[N, K, 2], extent: f32[N, K, 2], kinds: i64[N, K]) -> f32[] {
+  logits, boxes = Model(image)
+  return detection_loss(logits, boxes, placed(corner, extent), kinds)
+}
 model Around = Net[CHANNELS]
 """
 _DETECTOR: dict[str, Any] = {
     "extra": (_PLACED.replace("CHANNELS", "[3, 4, 5]"), _PLACED.replace("CHANNELS", "[16, 32, 64]")),
     "full": {},
     "data": "image: f32[N, 3, 64, 64], corner: f32[N, 4, 2], extent: f32[N, 4, 2], kinds: i64[N, 4]",
-    "loss": "detection_loss({model}(image).logits, {model}(image).boxes, placed(corner, extent), kinds)",
+    "loss": "cost[{model}](image, corner, extent, kinds)",
     "full_draws": 4,
 }
 _AUTOENCODER: dict[str, Any] = {
@@ -153,6 +157,7 @@ _AUTOENCODER: dict[str, Any] = {
     "data": "image: f32[N, 1, {H}, {W}]",
     "loss": "binary_cross_entropy_with_logits({model}(image), image)",
     "full_draws": 8,
+    "full_batches": (64, 64, 33),
 }
 _VAE: dict[str, Any] = {
     "extra": (_vae(9, 3, 6), _vae(400, 20, 28)),
@@ -160,6 +165,7 @@ _VAE: dict[str, Any] = {
     "data": "image: f32[N, 1, {H}, {W}], noise: f32[N, {L}]",
     "loss": "surprise({model}(image, noise).logits, image) + divergence({model}(image, noise).m, {model}(image, noise).s)",
     "full_draws": 8,
+    "full_batches": (64, 64, 33),
 }
 _LENET = {"S": 16, "A": 3, "B": 5, "D": 13, "E": 11}
 CASES = {

@@ -41,7 +41,7 @@ class Twin:
         self.p, self.statistics = {}, {}
         for name, array in given.items():
             if name.startswith("start/"):
-                path = name.removeprefix("start/").split(".", 1)[1]
+                path = name.removeprefix("start/").removeprefix("lenet.").split(".", 1)[1]  # of an imported model, or the own one
                 tensor = torch.tensor(array.T if array.ndim == 2 else array, dtype=dtype).contiguous()
                 if ".running_" in path:
                     self.statistics[path] = tensor
