@@ -78,6 +78,7 @@ def cycles_of(
                 variants |= {(vectors, row, column, n) for n in range(r_count if windows[1] is not None else 1)}
     tiles = around * len(vector_sizes) * sum(row_sizes.values()) * sum(column_sizes.values())
     idle = -(-tiles // THREADS) * THREADS / tiles  # tiles that do not divide among the threads
+    idle *= _uneven(c, roles, rows, len(vector_sizes))
     return around * total * idle * (1 + 0.01 * len(variants))
 
 
@@ -101,7 +102,8 @@ def _crowding(c: Contraction, roles: Roles, rows: tuple[Tiled, ...], row: int) -
     lines = {o // 64 for o in offsets[:row]}
     sets = [line % 64 for line in lines]
     shared = max(sets.count(s) for s in sets)
-    return (1 + 0.04 * (shared - 1)) * (1.15 if shared > CACHE_WAYS else 1.0)
+    each = 0.04 if len(lines) > CACHE_WAYS else 0.02
+    return (1 + each * (shared - 1)) * (1.15 if shared > CACHE_WAYS else 1.0)
 
 
 def _slides(c: Contraction, roles: Roles, rows: tuple[Tiled, ...]) -> bool:
@@ -114,6 +116,19 @@ def _slides(c: Contraction, roles: Roles, rows: tuple[Tiled, ...]) -> bool:
     within = min((abs(stride_of(t.axis, roles.scalar)) for t in rows if t.size > 1), default=0)
     step = abs(stride_of(following, roles.scalar))
     return step < within and any(a.reduction and abs(stride_of(a, roles.scalar)) == step and a.extent != 1 for a in c.reductions)
+
+
+def _uneven(c: Contraction, roles: Roles, rows: tuple[Tiled, ...], panels: int) -> float:
+    """How much longer the busiest thread takes than the mean, where threads share the tiles of an axis whose last ones are smaller."""
+    if not rows or len(set(rows[0].tiles())) == 1:
+        return 1.0
+    stride = abs(stride_of(rows[0].axis, roles.scalar))
+    around = [a for a in c.outputs if all(a is not t.axis for t in rows) and abs(stride_of(a, roles.scalar)) > stride]
+    if panels * prod(a.size(BATCH_HINT) for a in around) % THREADS == 0:
+        return 1.0
+    sizes = rows[0].tiles()
+    half = -(-len(sizes) // THREADS)
+    return max(sum(sizes[n : n + half]) for n in range(0, len(sizes), half)) * THREADS / sum(sizes)
 
 
 def _sizes(tiled: tuple[Tiled, ...]) -> dict[int, int]:
