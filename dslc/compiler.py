@@ -12,6 +12,7 @@ from typing import Any
 import dslc.ops  # noqa: F401  (registers the operators)
 from dslc.backends.cpu.build import Built, KernelSource, Workers
 from dslc.backends.cpu.target import Target, host_target, kernel_sources
+from dslc.backends.cpu.tuning import Tiles, Tuned
 from dslc.backends.cuda.kernel import CudaProgram
 from dslc.backends.cuda.target import emit_program
 from dslc.ir.graph import Graph
@@ -21,6 +22,7 @@ from dslc.lowering.lower import lower
 from dslc.lowering.plan import plan_program
 from dslc.lowering.steps import Lowered
 from dslc.options import Options
+from dslc.runtime.pool import thread_count
 from dslc.transforms.autodiff import differentiate
 from dslc.transforms.bind import bind
 from dslc.transforms.constant_folding import constant_folding
@@ -73,6 +75,8 @@ class Compiled:
     constants: Mapping[str, bytes]
     programs: Mapping[str, CompiledProgram]
     built: Mapping[str, Built]  # kernels that were compiled now, not taken from the cache
+    tuned: tuple[Tuned, ...] = ()  # contractions whose tiles were to be measured
+    measured: bool = False  # whether some tile was chosen by measuring, now or before, and not by rule
 
 
 def transform(
@@ -97,17 +101,24 @@ def compile_module(
     cache: Any = None,
     workers: Workers | None = None,
     done: Callable[[str, Built], None] | None = None,
+    tuned: Callable[[Tuned], None] | None = None,
 ) -> Compiled:
-    """Compile every program of a module. `cache` has `get(kind, key)` and `put(kind, key, bytes)`; without it nothing is kept."""
+    """Compile every program of a module. `cache` has `get(kind, key)` and `put(kind, key, bytes)`; without it nothing is kept.
+
+    `done` hears of every kernel that is compiled, `tuned` of every contraction whose tiles are measured.
+    """
     target = host_target(options)
     checked = module.buffers if options.verify else None
     fronts = {name: transform(program, sizes or {}, checked) for name, program in module.programs.items()}
     programs: dict[str, CompiledProgram] = {}
     sources: dict[str, KernelSource] = {}
     packed: list[PersistentPlan] = []
+    every = {name: lower(program) for name, (program, _) in fronts.items()}
+    tiles = Tiles(target, thread_count(options.threads), cache)
+    measured = tiles.measure(every.values(), workers, tuned) if options.tune else ()
     for name, (program, stages) in fronts.items():
-        lowered = lower(program)
-        kernels = kernel_sources(lowered, target)
+        lowered = every[name]
+        kernels = kernel_sources(lowered, target, tiles)
         keys = [kernel.key(target.environment) for kernel in kernels]
         sources |= dict(zip(keys, kernels, strict=True))
         names = dict(enumerate(keys))
@@ -131,7 +142,7 @@ def compile_module(
         steps = [(p.lowered, [kernel.key(target.environment) for kernel in p.kernels]) for p in programs.values()]
         check_kernels(plan, objects, steps, module.buffers)
     constants = {name: op.attr("data").data for p in programs.values() for name, op in p.lowered.constants.items()}
-    return Compiled(module, plan, objects, constants, programs, built)
+    return Compiled(module, plan, objects, constants, programs, built, measured, tiles.used)
 
 
 def emit_cuda(module: Module, sizes: Mapping[str, int] | None = None) -> dict[str, CudaProgram]:

@@ -26,6 +26,7 @@ class Options:
     precision: str | None = None  # "f64" reads f32 and float alike as f64, for checking
     verify: bool = False  # check every pass against the interpreter
     tune: bool = False  # measure tiles instead of choosing them by rule
+    order: str = "fixed"  # of sums; "free" gives up the same bits, for measuring what they cost
     cache: Path | None = None  # the folder of compiled object code
     data: tuple[Path, ...] = ()  # folders to look for data sets in, before the usual ones
     color: bool = True

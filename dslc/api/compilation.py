@@ -35,8 +35,10 @@ from dslc.runtime.artifact import Artifact
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array
 from dslc.runtime.executable import Executable
+from dslc.runtime.pool import thread_count
 
 if TYPE_CHECKING:
+    from dslc.backends.cpu.tuning import Tuned
     from dslc.compiler import Compiled
     from dslc.frontend.elaborate import Elaborated
     from dslc.ir.module import Module
@@ -89,20 +91,23 @@ def compile(
     cache: Path | str | bool = True,
     seed: int = 0,
     verify: bool = False,
+    tune: bool = False,
     progress: Progress | None = None,
+    tuned: Callable[[Tuned], None] | None = None,
 ) -> Program:
     """Compile a model and return it ready to be called, with its initial values.
 
     `source` is a path, the name of a network that comes with dslc, or text; `model` may be left out where there is only one.
     `dims` fixes sizes by name. `precision="f64"` computes in f64 throughout, for checking. `threads` and `width` (16, 8 or 4 lanes)
     change the speed, never the bits. `cache` is a folder, or False for none. `seed` is that of the initial values. `verify` checks
-    every pass and every kernel against the interpreter.
+    every pass and every kernel against the interpreter. `tune` measures tiles of every contraction on this machine, takes the fastest and
+    keeps the choice in the cache for every later compilation with as many threads; the bits stay the same. `tuned` hears of each.
 
     Raises DiagnosticError with everything that is wrong with the source.
     """
-    options = replace(options_of(target, precision, threads, width, cache), verify=verify)
+    options = replace(options_of(target, precision, threads, width, cache), verify=verify, tune=tune)
     request = request_of(source, model, False, dims, options)
-    ready = obtain(request, cache is not False, progress)
+    ready = obtain(request, cache is not False, progress, tuned)
     return Program(ready.executable(request.options.threads), ready.signature, ready.artifact, seed=seed, compiled=ready.compiled)
 
 
@@ -168,16 +173,18 @@ def cache_of(options: Options) -> Cache | None:
     return None if store.problem else store
 
 
-def obtain(request: Request, use_cache: bool = True, progress: Progress | None = None) -> Ready:
-    """The compiled module that is asked for, from the cache or compiled now."""
+def obtain(
+    request: Request, use_cache: bool = True, progress: Progress | None = None, tuned: Callable[[Tuned], None] | None = None
+) -> Ready:
+    """The compiled module that is asked for, from the cache or compiled now. One whose tiles were measured comes first."""
     store = cache_of(request.options) if use_cache else None
-    first = _first_key(request)
-    if store is not None and not request.options.verify:
-        known = _recall(store, first)
-        if known is not None:
-            found, objects = known
-            return Ready(found, found.executable_plan(), objects, Signature.from_json(found.signature), store)
-    return _compile(request, store, first, progress)
+    if store is not None and not request.options.verify and not request.options.tune:
+        for measured in (True, False):
+            known = _recall(store, _first_key(request, measured))
+            if known is not None:
+                found, objects = known
+                return Ready(found, found.executable_plan(), objects, Signature.from_json(found.signature), store)
+    return _compile(request, store, progress, tuned)
 
 
 def elaborate(request: Request) -> Elaborated:
@@ -214,7 +221,7 @@ def _only_recipe(source: Source) -> str:
     return loaded.recipes[0]
 
 
-def _compile(request: Request, store: Cache | None, first: str, progress: Progress | None) -> Ready:
+def _compile(request: Request, store: Cache | None, progress: Progress | None, tuned: Callable[[Tuned], None] | None) -> Ready:
     from dslc.backends.cpu.build import Workers
     from dslc.compiler import compile_module
 
@@ -228,12 +235,12 @@ def _compile(request: Request, store: Cache | None, first: str, progress: Progre
         elaborated = elaborate(request)
         module = elaborated.module
         try:
-            compiled = compile_module(module, request.options, cache=store, workers=workers, done=_reporting(progress))
+            compiled = compile_module(module, request.options, cache=store, workers=workers, done=_reporting(progress), tuned=tuned)
         except DiagnosticError as error:
             raise DiagnosticError(*error.diagnostics, sources={**module.sources, **error.sources}) from error
     ready = _ready(compiled, module, request, elaborated, store, time.perf_counter() - begin)
     if store is not None:
-        _remember(store, first, request.source, module, ready)
+        _remember(store, _first_key(request, compiled.measured), request.source, module, ready)
     return ready
 
 
@@ -292,7 +299,8 @@ def versions() -> dict[str, str]:
 # ----------------------------------------------------------------------------------------- found without parsing
 
 
-def _first_key(request: Request) -> str:
+def _first_key(request: Request, measured: bool) -> str:
+    """Of a module with planned tiles, or with tiles that were measured for this number of threads."""
     o = request.options
     said = {
         "text": hashlib.sha256(request.source.text.encode()).hexdigest(),
@@ -302,7 +310,8 @@ def _first_key(request: Request) -> str:
         "training": request.training,
         "dims": request.dims,
         "collect": request.collect,
-        "options": [o.target, o.width, o.precision, o.verify, o.tune],
+        "options": [o.target, o.width, o.precision, o.verify, o.order],
+        "measured": thread_count(o.threads) if measured else None,
         "code": _code_stamp(),
         "operators": _own_operators(),
     }

@@ -40,7 +40,7 @@ class Trainer:
     goes on from there. `observers` watch (see `dslc.training`), or are made for the recipe by a function; nothing is printed.
     `metrics` are functions by name: each is called after an evaluation with arrays over the whole test split, and gives a number. Its
     parameters are names in the recipe, of data or of tensors with a row for each example: `metrics={"mAP": lambda boxes, label: ...}`.
-    `verify` checks every pass and every kernel against the interpreter first.
+    `verify` checks every pass and every kernel against the interpreter first; `tune` measures tiles, as in `dslc.compile`.
 
     Errors: DiagnosticError with everything that is wrong with the source, DL07xx for data and settings.
     """
@@ -69,9 +69,10 @@ class Trainer:
         log_every: int = 100,
         metrics: Mapping[str, Callable[..., Any]] | None = None,
         verify: bool = False,
+        tune: bool = False,
         progress: Progress | None = None,
     ):
-        options = replace(options_of(None, precision, threads, width, cache), verify=verify)
+        options = replace(options_of(None, precision, threads, width, cache), verify=verify, tune=tune)
         hooks = python_metrics(metrics or {})
         collect = tuple(sorted({name for hook in hooks for name in hook.arguments}))
         request = replace(request_of(source, recipe, True, dims, options), collect=collect)

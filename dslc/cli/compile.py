@@ -23,11 +23,12 @@ Job = tuple[str | None, dict[str, int], str | None, Path | None, bool]  # model,
 @click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint.")
 @click.option("--embed", is_flag=True, help="Put the machine code in, for readers who trust the file.")
 @click.option("--verify", is_flag=True, help="Check every pass and every kernel against the interpreter; slow.")
+@click.option("--tune", is_flag=True, help="Measure tiles on this machine and keep the fastest for later compilations; the bits stay the same.")
 @compile_options
 @json_option
 def command(
-    file: str, output: Path | None, target: str, weights: Path | None, ema: bool, embed: bool, verify: bool, dims: tuple[str, ...],
-    threads: int | None, width: str | None, precision: str | None, as_json: bool,
+    file: str, output: Path | None, target: str, weights: Path | None, ema: bool, embed: bool, verify: bool, tune: bool,
+    dims: tuple[str, ...], threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compile a model, and write it as an artifact that `dslc run` and `dslc.load` take. Without -o, the file's `export` items say what
     is written.
@@ -42,6 +43,8 @@ def command(
     path, model = split_name(file)
     sizes = parse_dims(dims)
     if target == "cuda":
+        if tune:
+            raise click.UsageError("--tune measures on this machine's CPU: it does not go with --target cuda")
         _cuda(path, model, output, sizes, precision, as_json)
         return
     source = find_source(path)
@@ -50,7 +53,9 @@ def command(
     for name, fixed, kind, artifact, averaged in jobs:
         progress = Compiling()
         lanes = int(width) if width else None
-        program = compile_source(source, name, dims=fixed, precision=kind, threads=threads, width=lanes, verify=verify, progress=progress)
+        program = compile_source(
+            source, name, dims=fixed, precision=kind, threads=threads, width=lanes, verify=verify, tune=tune, progress=progress, tuned=progress.tuned
+        )  # fmt: skip
         progress.end()
         if weights is not None:
             program.load_weights(weights, ema=averaged)
@@ -111,6 +116,7 @@ def describe(program: Any, progress: Compiling) -> dict[str, Any]:
         "memory_at_bound": program.memory(bound).as_json(),
         "kernels": program.kernel_count,
         "compiled": progress.count,
+        "tuned": [t.as_json() for t in progress.contractions],
         "slowest": [{"kernel": labels.get(key, key[:12]), "seconds": round(seconds, 3)} for key, seconds in slowest],
     }
 
@@ -130,3 +136,7 @@ def _print(report: dict[str, Any]) -> None:
     print(f"{'kernels':12s}{report['kernels']}, of which {report['compiled']} were compiled now")
     for entry in report["slowest"]:
         print(f"{'':12s}{entry['seconds']:.2f} s  {entry['kernel']}")
+    for number, entry in enumerate(report["tuned"]):
+        kept = "as planned" if entry["gain"] == 1.0 else f"{entry['gain']:.2f} times as fast as {entry['planned']}"
+        known = " (measured before)" if entry["known"] else ""
+        print(f"{'' if number else 'tiles':12s}{entry['label']}: {entry['tile']}, {kept}{known}")

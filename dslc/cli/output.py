@@ -6,12 +6,15 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, render
 from dslc.options import from_environment
+
+if TYPE_CHECKING:
+    from dslc.backends.cpu.tuning import Tuned
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -86,15 +89,21 @@ class Compiling:
     def __init__(self) -> None:
         self.count = 0
         self.seconds: dict[str, float] = {}
+        self.contractions: list[Tuned] = []
 
     def __call__(self, key: str, seconds: float) -> None:
         self.count += 1
         self.seconds[key] = seconds
         live(f"compiling: {self.count} kernels")
 
+    def tuned(self, contraction: Tuned) -> None:
+        """The tiles of a contraction were measured."""
+        self.contractions.append(contraction)
+        live(f"measuring tiles: {len(self.contractions)} contractions")
+
     def end(self) -> None:
         """Take the line away."""
-        if self.count:
+        if self.count or self.contractions:
             live("")
 
 

@@ -113,6 +113,7 @@ class Schedule:
     bounds: Window | None = None  # limits the loop over its tap, the cut axis of the reduction, for each tile
     unroll: int = 1  # steps of the innermost loop printed in a row, so that rows which slide over the operand share its vectors
     taps: Window | None = None  # the loop over its tap is unrolled without the products that read the halo
+    sums: int = 1  # sets of accumulators that share the steps of the innermost loop; more than one where sums have no fixed order
 
     def stride(self, axis: Axis, operand: str) -> int:
         return axis.a if operand == "a" else axis.b

@@ -3,16 +3,20 @@
 `plan(contraction, width)` enumerates a few hundred register tiles, counts for each the cycles that a core with two fma units
 and two load ports would need, and keeps the cheapest. Which axis the lanes run along is decided at 16 lanes whatever the
 width, because the order of a sum depends on it; rows and vectors of the tile then fit the width's registers.
+
+`alternatives` are the schedules that may take the planned one's place when tiles are measured: their sums have the same order.
+With `order="free"`, which nothing but a benchmark asks for, sums may run in any order: it says what the same bits cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, prod
 
 from dslc.lowering.contraction import Axis, Contraction, Reduction, coefficient, normalise, order_reduction
+from dslc.lowering.free_order import free_orders, sums_of
 from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, unroll_of, windows_of
 from dslc.lowering.tile_cost import cycles_of, registers
 from dslc.lowering.tile_grid import ahead_of, chunks_outside, grid_of
@@ -20,25 +24,124 @@ from dslc.lowering.tile_grid import ahead_of, chunks_outside, grid_of
 LONG_SUM = 64  # steps from which the end of a tile costs little
 
 
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """A register tile for a choice of axes and an order of the reduction, and the cycles it is expected to take."""
+
+    cycles: float
+    roles: Roles
+    reduction: Reduction
+    lanes: Tiled | None
+    rows: tuple[Tiled, ...]
+    columns: tuple[Tiled, ...]
+
+
 @lru_cache(maxsize=1024)
-def plan(contraction: Contraction, width: int) -> Schedule:
+def plan(contraction: Contraction, width: int, order: str = "fixed") -> Schedule:
     """The schedule for vectors of `width` lanes (16, 8 or 4)."""
-    c = normalise(contraction)
-    if not any(True for _ in _roles(c)):  # no axis for the lanes: vectors with one valid lane
-        c = replace(c, axes=(*c.axes, Axis("one", 1, 0, 0, 0)))
-    if not c.reductions:
-        c = replace(c, axes=(*c.axes, Axis("k", 1, 0, 0, None)))
+    c = _complete(contraction)
     best: tuple[float, int, Roles] | None = None
     for number, roles in enumerate(_roles(c)):
         reduction = order_reduction(c, roles.dot, roles.vector == "a")
-        cost = min((cycles for cycles, *_ in _tilings(c, roles, reduction, LANES)), default=inf)
+        cost = min((t.cycles for t in _tilings(c, roles, reduction, LANES)), default=inf)
         if best is None or (cost, number) < best[:2]:
             best = cost, number, roles
     assert best is not None
     roles = best[2]
     reduction = order_reduction(c, roles.dot, roles.vector == "a")
-    cycles, lanes, rows, columns = min(_tilings(c, roles, reduction, width), key=lambda t: t[0])
-    outside = not reduction.single and chunks_outside(c, roles, reduction, lanes, rows, columns)
+    found = min(_tilings(c, roles, reduction, width), key=lambda t: t.cycles)
+    outside = chunks_outside(c, roles, reduction, found.lanes, found.rows, found.columns)
+    if order == "fixed":
+        return _schedule(c, found, width, outside)
+    if not outside:  # chunks outside of the tiles are blocks for the cache, which any compiler makes
+        for loose in free_orders(c, reduction):
+            found = min(found, *_tilings(c, roles, loose, width), key=lambda t: t.cycles)
+    made = _schedule(c, found, width, outside)
+    return replace(made, sums=sums_of(made))
+
+
+def alternatives(contraction: Contraction, width: int, count: int, order: str = "fixed") -> tuple[Schedule, ...]:
+    """The planned schedule, then the most promising others that give the same bits, `count` in all.
+
+    They differ in the tile, in which operand is read in vectors, and in whether chunks run inside or outside of the tiles. Form,
+    order and chunks of the reduction are the planned ones, and the same products with a halo are left out.
+    """
+    planned = plan(contraction, width, order)
+    own = tile_text(planned)
+    made = {_shape_of(planned.lanes, planned.rows, planned.columns, planned.vector, planned.reduction, planned.chunks_outside): planned}
+    for tiling, outside in _others(planned, order):
+        if outside != planned.chunks_outside and _tile_text(tiling, planned.chunks_outside) != own:
+            continue  # chunks elsewhere are tried with the planned tile alone
+        shape = _shape_of(tiling.lanes, tiling.rows, tiling.columns, tiling.roles.vector, tiling.reduction, outside)
+        if shape in made:
+            continue
+        if len(made) == count:
+            break
+        made[shape] = _schedule(planned.contraction, tiling, width, outside)
+        if order == "free":
+            made[shape] = replace(made[shape], sums=sums_of(made[shape]))
+    return tuple(made.values())
+
+
+def _shape_of(
+    lanes: Tiled | None, rows: tuple[Tiled, ...], columns: tuple[Tiled, ...], vector: str, reduction: Reduction, outside: bool
+) -> tuple[object, ...]:
+    """What makes alternatives differ: tiles of one element along an axis, and the order of the axes, do not."""
+    tiled = (*rows, *columns, *((lanes,) if lanes is not None else ()))
+    return frozenset((t.axis.name, t.size) for t in tiled if t.size > 1), vector, reduction, outside
+
+
+def find_alternative(contraction: Contraction, width: int, text: str) -> Schedule | None:
+    """The alternative that `tile_text` describes so, or None where there is none."""
+    planned = plan(contraction, width)
+    if tile_text(planned) == text:
+        return planned
+    found = next((o for o in _others(planned, "fixed") if _tile_text(*o) == text), None)
+    return None if found is None else _schedule(planned.contraction, found[0], width, found[1])
+
+
+def tile_text(s: Schedule) -> str:
+    """The tile in a line: the largest along each axis, the operand that is read in vectors, where chunks run."""
+    roles = Roles(s.scalar, s.vector, s.dot, s.lanes.axis if s.lanes is not None else None, (), ())
+    return _tile_text(Tiling(s.cycles, roles, s.reduction, s.lanes, s.rows, s.columns), s.chunks_outside)
+
+
+def _tile_text(t: Tiling, outside: bool) -> str:
+    tiled = (*t.rows, *t.columns, *((t.lanes,) if t.lanes is not None else ()))
+    tile = " x ".join(f"{part.axis.name} {part.size}" for part in tiled) or "one"
+    lanes = f", lanes along {t.roles.dot.name}" if t.roles.dot is not None else f", vectors of {t.roles.vector}"
+    return f"{tile}{lanes}, chunks of {t.reduction.steps}{' outside' if outside else ''}"
+
+
+def _others(planned: Schedule, order: str) -> Iterator[tuple[Tiling, bool]]:
+    """Tilings with sums in the order of the planned schedule, or in any, and whether chunks run outside; the most promising first."""
+    c, width = planned.contraction, planned.width
+    found: list[Tiling] = []
+    for roles in _roles(c):
+        reduction = order_reduction(c, roles.dot, roles.vector == "a")
+        if order == "free":
+            for loose in (reduction, *free_orders(c, reduction)):
+                found += _tilings(c, roles, loose, width)
+            continue
+        same = roles.dot == planned.dot and reduction == planned.reduction
+        if same and windows_of(c, roles, reduction) == (planned.bounds, planned.taps):
+            found += _tilings(c, roles, reduction, width)
+    for tiling in sorted(found, key=lambda t: t.cycles):
+        for outside in (False,) if tiling.reduction.single else (planned.chunks_outside, not planned.chunks_outside):
+            yield tiling, outside
+
+
+def _complete(contraction: Contraction) -> Contraction:
+    c = normalise(contraction)
+    if not any(True for _ in _roles(c)):  # no axis for the lanes: vectors with one valid lane
+        c = replace(c, axes=(*c.axes, Axis("one", 1, 0, 0, 0)))
+    if not c.reductions:
+        c = replace(c, axes=(*c.axes, Axis("k", 1, 0, 0, None)))
+    return c
+
+
+def _schedule(c: Contraction, t: Tiling, width: int, outside: bool) -> Schedule:
+    roles, reduction = t.roles, t.reduction
     bounds, taps = windows_of(c, roles, reduction)
     draft = Schedule(
         c,
@@ -46,13 +149,13 @@ def plan(contraction: Contraction, width: int) -> Schedule:
         roles.scalar,
         roles.vector,
         roles.dot,
-        lanes,
-        rows,
-        columns,
+        t.lanes,
+        t.rows,
+        t.columns,
         reduction,
-        outside,
+        outside and not reduction.single,
         (),
-        cycles,
+        t.cycles,
         bounds=bounds,
         taps=taps,
         unroll=unroll_of(c, roles, reduction),
@@ -103,10 +206,8 @@ def _subsets(axes: list[Axis]) -> list[tuple[Axis, ...]]:
 # ---- tile sizes -----------------------------------------------------------------------------------------------------
 
 
-def _tilings(
-    c: Contraction, roles: Roles, reduction: Reduction, width: int
-) -> Iterator[tuple[float, Tiled | None, tuple[Tiled, ...], tuple[Tiled, ...]]]:
-    """(cycles, lanes, rows, columns) of every register tile that fits."""
+def _tilings(c: Contraction, roles: Roles, reduction: Reduction, width: int) -> Iterator[Tiling]:
+    """Every register tile that fits."""
     each, available = registers(width, c.dtype)
     if roles.dot is not None:
         each *= LANES // width
@@ -132,7 +233,7 @@ def _tilings(
                     spare = each * rows[0].size * -(-(roles.dot.extent or 1) // LANES) if roles.dot and width == LANES else each
                 if (count + wide) * each + spare > available and (count > 1 or wide > 1):
                     continue
-                yield cycles_of(c, roles, reduction, width, lanes, rows, columns), lanes, rows, columns
+                yield Tiling(cycles_of(c, roles, reduction, width, lanes, rows, columns), roles, reduction, lanes, rows, columns)
 
 
 def _one_by_one(t: Tiled) -> Tiled:

@@ -10,8 +10,8 @@ module = elaborate(text, "twice.dl", model="Twice").module
 right = dslc.compiler.kernel_sources
 
 
-def wrong(lowered, target):
-    return tuple(KernelSource(k.text.replace(" + t", " - t"), k.entry, k.width) for k in right(lowered, target))
+def wrong(*arguments):
+    return tuple(KernelSource(k.text.replace(" + t", " - t"), k.entry, k.width) for k in right(*arguments))
 
 
 with patch.object(dslc.compiler, "kernel_sources", wrong):

@@ -16,20 +16,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class KernelSource:
-    """The source of one kernel: the whole text that is compiled, and the name of its entry function."""
+    """The source of one kernel: the whole text that is compiled, the name of its entry function, and the order of its sums."""
 
     text: str
     entry: str
     width: int
+    order: str = "fixed"
 
     def key(self, environment: str) -> str:
         """The digest under which its object code is kept; `environment` covers versions and CPU features."""
-        return hashlib.sha256("\n".join([environment, str(self.width), self.entry, self.text]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([environment, str(self.width), self.entry, *self._loose, self.text]).encode()).hexdigest()
 
     @property
     def symbol(self) -> str:
         """The kernel's name in its object file; `native.compile_object` gives it."""
-        return f"{self.entry}_{hashlib.sha256(f'{self.width} {self.text}'.encode()).hexdigest()[:16]}"
+        return f"{self.entry}_{hashlib.sha256(' '.join([str(self.width), *self._loose, self.text]).encode()).hexdigest()[:16]}"
+
+    @property
+    def _loose(self) -> tuple[str, ...]:
+        return () if self.order == "fixed" else (self.order,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Workers:
                     stdout=subprocess.PIPE,
                     text=True,
                     bufsize=1,
-                    env=_environment(),
+                    env=worker_environment(),
                     start_new_session=True,
                 )
             )
@@ -84,7 +89,7 @@ class Workers:
                 except queue.Empty:
                     return
                 source = sources[key]
-                request = {"key": key, "source": source.text, "entry": source.entry, "width": source.width}
+                request = {"key": key, "source": source.text, "entry": source.entry, "width": source.width, "order": source.order}
                 try:
                     process.stdin.write(json.dumps(request) + "\n")
                     process.stdin.flush()
@@ -129,7 +134,7 @@ class Workers:
         self.close()
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """A worker finds the same packages as this process, and keeps to one thread."""
     path = os.pathsep.join(p for p in sys.path if p)
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -7,6 +7,7 @@ are read, and a tile of one row and many vectors reads them faster. Both bodies 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from dslc.backends.cpu.build import KernelSource
@@ -17,19 +18,22 @@ from dslc.lowering.schedules import Schedule
 
 ENTRY = "kernel"
 
+Choose = Callable[[Contraction, int], Schedule]
+"""The schedule of a contraction for vectors of so many lanes."""
 
-def contraction_source(contraction: Contraction, width: int) -> KernelSource:
-    """Numba source of the kernel."""
-    several = tiled(contraction, width)
-    text = emit(several, ENTRY).text
-    one = _one_example(several, width)
+
+def contraction_source(contraction: Contraction, width: int, order: str = "fixed", choose: Choose = tiled) -> KernelSource:
+    """Numba source of the kernel. What `choose` gives must sum in the order of the planned schedule, unless any order will do."""
+    text = emit(choose(contraction, width), ENTRY).text
+    one = one_example(contraction, width, order)
     if one is not None:
-        text = _either(emit(one, ENTRY).text, text)
-    return KernelSource(text, ENTRY, width)
+        text = _either(emit(choose(one, width), ENTRY).text, text)
+    return KernelSource(text, ENTRY, width, order)
 
 
-def _one_example(several: Schedule, width: int) -> Schedule | None:
-    """The schedule for a batch of one, where the batch makes the tile's rows and the sums stay the same."""
+def one_example(contraction: Contraction, width: int, order: str = "fixed") -> Contraction | None:
+    """The contraction for a batch of one, where the batch makes the tile's rows and the sums stay the same."""
+    several = tiled(contraction, width)
     rows = [t for t in several.rows if t.runtime]
     if len(rows) != 1 or rows[0].axis.per_batch != 1 or several.dot is not None:
         return None
@@ -38,7 +42,7 @@ def _one_example(several: Schedule, width: int) -> Schedule | None:
     single = replace(c, axes=tuple(replace(a, extent=1) if a.name == batch.name else a for a in c.axes))
     one = tiled(single, width)
     same = one.dot is None and one.vector == several.vector and one.reduction == several.reduction
-    return one if same else None
+    return single if same or order == "free" else None
 
 
 def _either(one: str, several: str) -> str:

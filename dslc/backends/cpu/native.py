@@ -12,6 +12,7 @@ own way would optimise every function twice, compile it into its JIT and keep it
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -255,6 +256,14 @@ def _optimise(machine: Any, module: Any) -> None:
     builder.getModulePassManager().run(module, builder)
 
 
+def _loosened(text: str) -> str:
+    """IR in which sums and products may be reordered and contracted, but for the functions of the math library."""
+    functions = re.split(r"(?m)^(?=define )", text)
+    exact = [i for i, f in enumerate(functions) if '@"dslc.' in f.split("\n", 1)[0]]
+    loose = [re.sub(r"= (fadd|fsub|fmul) ", r"= \1 reassoc nsz contract ", f) for f in functions]
+    return "".join(functions[i] if i in exact else loose[i] for i in range(len(functions)))
+
+
 def compile_object(
     source: str,
     entry: str,
@@ -264,6 +273,7 @@ def compile_object(
     cpu_name: str | None = None,
     features: str | None = None,
     assembly: bool = False,
+    order: str = "fixed",
 ) -> tuple[bytes, str, str]:
     """Compile the kernel `entry(row, thread, threads, batch)` of generated source.
 
@@ -271,7 +281,8 @@ def compile_object(
     entry's name and a digest of source and width, so equal kernels get equal symbols. `extra` adds globals to
     `simd.namespace(width)`; `cpu_name` and `features` (LLVM's names) default to the host's. The object refers to nothing
     outside itself. Its calling convention is Numba's: `i32 kernel(i8** result, i8** error, i64 row, i64 thread, i64 threads, i64 batch)`;
-    the first two point at words that it may overwrite, and it returns 0.
+    the first two point at words that it may overwrite, and it returns 0. `order="free"` lets LLVM reorder and contract the kernel's own
+    sums and products, but not those of mathematical functions.
     """
     modules: list[str] = []
     apart: dict[str, str] = {}
@@ -282,9 +293,11 @@ def compile_object(
         descriptor, made = _lower(kernel, KERNEL)
         features = llvm.get_host_cpu_features().flatten() if features is None else features
         machine = _target_machine(llvm.get_host_cpu_name() if cpu_name is None else cpu_name, features)
-        symbol = f"{entry}_{hashlib.sha256(f'{width} {source}'.encode()).hexdigest()[:16]}"
-        module = llvm.parse_assembly(made[0])
-        for text in (*made[1:], *modules):
+        loose = [] if order == "fixed" else [order]
+        symbol = f"{entry}_{hashlib.sha256(' '.join([str(width), *loose, source]).encode()).hexdigest()[:16]}"
+        texts = [_loosened(text) if loose else text for text in (*made, *modules)]
+        module = llvm.parse_assembly(texts[0])
+        for text in texts[1:]:
             module.link_in(llvm.parse_assembly(text))
         if any(f.name == roots.name_of(width) for f in module.functions):
             module.link_in(llvm.parse_assembly(roots.definition(width, features)))

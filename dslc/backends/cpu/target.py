@@ -7,12 +7,16 @@ from importlib.metadata import version
 import llvmlite.binding as llvm
 
 from dslc.backends.cpu.build import KernelSource
-from dslc.backends.cpu.contraction_source import contraction_source
+from dslc.backends.cpu.contraction_source import Choose, contraction_source
 from dslc.backends.cpu.emit import emit
+from dslc.backends.cpu.free_sums import emit_freely
 from dslc.backends.cpu.routines import routine_source
 from dslc.ir.loops import LoopProgram
 from dslc.ir.routines import Routine
+from dslc.lowering.contraction import Contraction
+from dslc.lowering.schedules import Schedule
 from dslc.lowering.steps import Lowered
+from dslc.lowering.tiling import plan
 from dslc.options import Options
 
 BACKEND_VERSION = 1  # raised when generated code changes without its source text changing
@@ -26,6 +30,7 @@ class Target:
     cpu: str
     features: tuple[str, ...]
     environment: str
+    order: str = "fixed"  # of sums
 
 
 def host_target(options: Options) -> Target:
@@ -36,17 +41,23 @@ def host_target(options: Options) -> Target:
     width = options.width or widest
     versions = [f"dslc-cpu {BACKEND_VERSION}", *(f"{p} {version(p)}" for p in ("numba", "llvmlite"))]
     environment = "\n".join([*versions, llvm.get_host_cpu_name(), features.flatten()])
-    return Target(width, llvm.get_host_cpu_name(), used, environment)
+    return Target(width, llvm.get_host_cpu_name(), used, environment, options.order)
 
 
-def kernel_sources(lowered: Lowered, target: Target) -> tuple[KernelSource, ...]:
-    """The source of every step's kernel; equal loop programs give equal sources."""
+def kernel_sources(lowered: Lowered, target: Target, choose: Choose | None = None) -> tuple[KernelSource, ...]:
+    """The source of every step's kernel; equal loop programs give equal sources. `choose` picks the tiles of contractions."""
+    order = target.order
+
+    def planned(contraction: Contraction, width: int) -> Schedule:
+        return plan(contraction, width, order)
+
+    printed = emit if order == "fixed" else emit_freely
     sources = []
     for step in lowered.steps:
         if isinstance(step.program, LoopProgram):
-            sources.append(KernelSource(emit(step.program, target.width), "kernel", target.width))
+            sources.append(KernelSource(printed(step.program, target.width), "kernel", target.width, order))
         elif isinstance(step.program, Routine):
             sources.append(KernelSource(routine_source(step.program, target.width), "kernel", target.width))
         else:
-            sources.append(contraction_source(step.program, target.width))
+            sources.append(contraction_source(step.program, target.width, order, choose or planned))
     return tuple(sources)

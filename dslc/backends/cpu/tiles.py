@@ -36,14 +36,8 @@ class Variant:
 
     @property
     def name(self) -> str:
-        parts = [*self.rows] if self.rows else [1]
-        parts += self.columns
-        return (
-            "tile_"
-            + "x".join(str(p) for p in parts)
-            + (f"x{self.lanes}" if self.lanes else "")
-            + (f"_from{self.first}" if self.first else "")
-        )
+        parts = [*(self.rows or (1,)), *self.columns, *((self.lanes,) if self.lanes else ())]
+        return "tile_" + "x".join(str(p) for p in parts) + (f"_from{self.first}" if self.first else "")
 
 
 def expression_lines(e: Expr, leaf: dict[Expr, str], prefix: str) -> tuple[list[str], str]:
@@ -167,6 +161,7 @@ class TilePrinter:
     def _start(self) -> None:
         for i in range(len(self.rows)):
             names = [n for r, j in self.accumulators if r == i for n in self._names(r, j)]
+            names += [f"{n}_{more}" for n in names for more in range(1, self.s.sums)]
             self._say(" = ".join(names) + f" = splat_{self.type}(0.0)")
 
     def _reduce(self) -> None:
@@ -181,8 +176,9 @@ class TilePrinter:
         loops += [(str(axis.extent), axis) for axis in s.reduction.inside if axis is not s.dot and axis.name != tap]
         if s.bounds is not None:
             loops[0] = ("steps", loops[0][1])
-        if s.unroll > 1:
-            loops[-1] = (str(int(loops[-1][0]) // s.unroll), loops[-1][1])
+        unroll = s.unroll * s.sums
+        if unroll > 1:
+            loops[-1] = (str(int(loops[-1][0]) // unroll), loops[-1][1])
         inner = loops[-1][1] if loops else None
         loops = [(count, axis) for count, axis in loops if count != "1"]
         for depth, (count, _) in enumerate(loops):
@@ -190,7 +186,7 @@ class TilePrinter:
         depth = len(loops) + 1
         offsets = {
             operand: _sum(
-                *(_times(f"k{d}", s.stride(axis, operand) * (s.unroll if axis is inner else 1)) for d, (_, axis) in enumerate(loops))
+                *(_times(f"k{d}", s.stride(axis, operand) * (unroll if axis is inner else 1)) for d, (_, axis) in enumerate(loops))
             )
             for operand in (s.scalar, s.vector)
         }
@@ -204,7 +200,11 @@ class TilePrinter:
             if s.paired:
                 self._paired_steps(inner, depth)
             else:
-                self._broadcast_step(depth)
+                for n in range(s.sums):
+                    ahead = {o: n * s.stride(inner, o) if inner is not None else 0 for o in offsets}
+                    self._broadcast_step(depth, ahead, f"_{n}" if n else "")
+                for i, j in self.accumulators if s.sums > 1 else ():
+                    self._say(f"c{i}_{j} = " + " + ".join([f"c{i}_{j}", *(f"c{i}_{j}_{n}" for n in range(1, s.sums))]))
             return
         if s.taps is not None:
             self._pointers(offsets, depth)
@@ -236,22 +236,23 @@ class TilePrinter:
             at = offsets[operand]
             self._say(f"{operand} = {operand.upper()}" if at == "0" else f"{operand} = offset({operand.upper()}, {at})", depth)
 
-    def _broadcast_step(self, depth: int) -> None:
+    def _broadcast_step(self, depth: int, ahead: dict[str, int], which: str) -> None:
+        """One step, `ahead` elements further, into the set of accumulators that ends with `which`."""
         s = self.s
         assert s.lanes is not None
         lane_stride = s.stride(s.lanes.axis, s.vector)
         for q, column in enumerate(self.columns):
-            base = sum(n * s.stride(t.axis, s.vector) for n, t in zip(column, s.columns, strict=True))
+            base = ahead[s.vector] + sum(n * s.stride(t.axis, s.vector) for n, t in zip(column, s.columns, strict=True))
             for v in range(self.vectors):
                 start, count, _ = self._vector(v)
                 load = self._load(self.type, s.vector, base + start * lane_stride, lane_stride, count)
                 self._say(f"v{q * self.vectors + v} = {load}", depth)
         for i, row in enumerate(self.rows):
-            at = sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True))
+            at = ahead[s.scalar] + sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True))
             self._say(f"x = vbroadcast_{self.type}({s.scalar}, {at})", depth)
             for r, j in self.accumulators:
                 if r == i:
-                    self._say(f"c{i}_{j} = fma(x, v{j}, c{i}_{j})", depth)
+                    self._say(f"c{i}_{j}{which} = fma(x, v{j}, c{i}_{j}{which})", depth)
 
     def _paired_steps(self, inner: Axis | None, depth: int) -> None:
         """Steps in which both operands are read in vectors; what steps or rows share is read once."""

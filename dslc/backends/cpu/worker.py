@@ -20,7 +20,7 @@ def main() -> None:
         request = json.loads(line)
         begin = time.perf_counter()
         try:
-            code, symbol, _ = native.compile_object(request["source"], request["entry"], request["width"])
+            code, symbol, _ = native.compile_object(request["source"], request["entry"], request["width"], order=request["order"])
             reply = {"key": request["key"], "object": base64.b64encode(code).decode(), "symbol": symbol}
         except Exception as error:  # the parent reports it with the kernel's source
             reply = {"key": request["key"], "error": f"{type(error).__name__}: {error}"}
