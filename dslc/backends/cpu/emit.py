@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from dslc.backends.cpu.keys import Keys, variables_of
 from dslc.backends.cpu.pairs import paired
+from dslc.backends.cpu.sharing import INNER, OUTER, THREADS, Shares, factor, few_examples, splits_inside
 from dslc.backends.cpu.vocabulary import COMPARISONS, FUNCTIONS, OPERATORS, constant_text, identity
 from dslc.ir import dims
 from dslc.ir.dims import Dim, Quotient
@@ -77,7 +78,8 @@ class Emitter:
 
     # ---- statements ----
 
-    def statement(self, stmt: Stmt) -> None:
+    def statement(self, stmt: Stmt, shares: Shares | None = None) -> None:
+        """`shares`: the loop is split by them, inside one over examples."""
         if isinstance(stmt, Store):
             self.store(stmt)
             return
@@ -87,15 +89,15 @@ class Emitter:
         assert isinstance(stmt, For)
         extent = self.dim(stmt.extent)
         if stmt.kind in ("serial", "parallel"):
+            inside = None
             if stmt.kind == "parallel":
-                header = (
-                    f"for {stmt.variable} in range(thread * {_factor(extent)} // threads, (thread + 1) * {_factor(extent)} // threads):"
-                )
-            else:
-                header = f"for {stmt.variable} in range({extent}):"
-            with self.loop(header, stmt.variable):
+                shares = THREADS
+                if splits_inside(stmt):
+                    shares, inside = OUTER, INNER
+                    self.scopes[-1].lines += ["    " * self.scopes[-1].indent + line for line in few_examples(extent)]
+            with self.loop(f"for {stmt.variable} in range({shares.of(extent) if shares else extent}):", stmt.variable):
                 for inner in stmt.body:
-                    self.statement(inner)
+                    self.statement(inner, inside)
             return
         self.vector_loop(stmt, parallel=stmt.kind == "parallel vector")
 
@@ -105,8 +107,8 @@ class Emitter:
         if parallel:
             lo, hi = self.fresh("lo"), self.fresh("hi")
             blocks = self.dim(dims.floor_divide(extent, LANES))
-            self.line(f"{lo} = thread * {_factor(blocks)} // threads * {LANES}")
-            self.line(f"{hi} = {last} if thread == threads - 1 else (thread + 1) * {_factor(blocks)} // threads * {LANES}")
+            self.line(f"{lo} = thread * {factor(blocks)} // threads * {LANES}")
+            self.line(f"{hi} = {last} if thread == threads - 1 else (thread + 1) * {factor(blocks)} // threads * {LANES}")
             start, stop = lo, hi
         exact = dims.is_known_multiple(extent, width)
         small = isinstance(extent, int) and extent < width
@@ -116,7 +118,7 @@ class Emitter:
                 if parallel:
                     full = f"{start} + ({stop} - {start}) // {width} * {width}"
                 else:
-                    full = f"{_factor(stop)} // {width} * {width}"
+                    full = f"{factor(stop)} // {width} * {width}"
             with self.loop(f"for {stmt.variable} in range({start}, {full}, {width}):", stmt.variable, Vector(stmt.variable)):
                 self.lane_body(stmt.body)
         if exact:
@@ -127,7 +129,7 @@ class Emitter:
                 self.lane_body(stmt.body)
             return
         live = self.fresh("n")
-        begin = f"{start} + ({stop} - {start}) // {width} * {width}" if parallel else f"{_factor(stop)} // {width} * {width}"
+        begin = f"{start} + ({stop} - {start}) // {width} * {width}" if parallel else f"{factor(stop)} // {width} * {width}"
         with self.loop(f"for {stmt.variable} in range({begin}, {stop}, {width}):", stmt.variable, Vector(stmt.variable, live)):
             self.line(f"{live} = {stop} - {stmt.variable}")
             self.lane_body(stmt.body)
@@ -410,7 +412,7 @@ class Emitter:
         with self.nested(outer):
             exact = dims.is_known_multiple(extent, LANES)
             stop = self.dim(extent)
-            full = stop if exact else str(extent // LANES * LANES) if isinstance(extent, int) else f"{_factor(stop)} // {LANES} * {LANES}"
+            full = stop if exact else str(extent // LANES * LANES) if isinstance(extent, int) else f"{factor(stop)} // {LANES} * {LANES}"
             if not (isinstance(extent, int) and extent < LANES):
                 with self.loop(f"for {name} in range(0, {full}, {LANES}):", name, Vector(name)):
                     for group, a in enumerate(accumulators):
@@ -418,7 +420,7 @@ class Emitter:
                         self.scopes[-1].names.clear()
                         self.line(f"{a} = {self.combine(e.op, a, self.value(e.body))}")
             if not exact:
-                begin = str(extent // LANES * LANES) if isinstance(extent, int) else f"{_factor(stop)} // {LANES} * {LANES}"
+                begin = str(extent // LANES * LANES) if isinstance(extent, int) else f"{factor(stop)} // {LANES} * {LANES}"
                 with self.loop(f"for {name} in range({begin}, {stop}, {LANES}):", name, Vector(name)):
                     for group, a in enumerate(accumulators):
                         live = self.live_lanes(extent, name, group * self.width)
@@ -489,10 +491,6 @@ class Emitter:
 def dim_text(d: Dim) -> str:
     """An index as a Python expression."""
     return str(d)
-
-
-def _factor(text: str) -> str:
-    return text if text.isidentifier() or text.isdigit() else f"({text})"
 
 
 def emit(program: LoopProgram, width: int, name: str = "kernel") -> str:
