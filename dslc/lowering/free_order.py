@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dslc.lowering.contraction import Contraction, Reduction
-from dslc.lowering.schedules import Schedule, product_of
+from dslc.lowering.schedules import BATCH_HINT, Schedule, product_of, stride_of
+from dslc.lowering.tile_cost import L1_BYTES
+from dslc.lowering.tile_grid import footprint
 
 BUSY = 8  # sums that keep two fma units with a latency of four cycles busy
 UNCUT = 1 << 30  # steps: more than any batch has
@@ -31,6 +33,15 @@ def free_orders(c: Contraction, fixed: Reduction) -> Iterator[Reduction]:
     if all(a.extent is not None for a in (*fixed.outside, cut)):
         outermost, *others = (*fixed.outside, cut)
         yield Reduction((), outermost, outermost.extent or 1, (*others, *fixed.inside))
+
+
+def fits_cache(c: Contraction, r: Reduction) -> bool:
+    """Whether what a chunk reads of both operands stays in the first-level cache while all tiles use it."""
+    chunk = [(a, a.size(BATCH_HINT)) for a in (*r.inside, *c.outputs)]
+    if r.cut is not None:
+        chunk.append((r.cut, min(r.block, r.cut.size(BATCH_HINT))))
+    elements = sum(footprint([(extent, stride_of(a, operand)) for a, extent in chunk]) for operand in "ab")
+    return elements * c.dtype.size <= L1_BYTES
 
 
 def sums_of(s: Schedule) -> int:

@@ -79,13 +79,13 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
     spans = list(chunk)
     for a in reversed(scalar):
         extent = a.size(BATCH_HINT)
-        if _footprint([*spans, (extent, s.stride(a, s.scalar))]) <= budget:
+        if footprint([*spans, (extent, s.stride(a, s.scalar))]) <= budget:
             spans.append((extent, s.stride(a, s.scalar)))
             inside.insert(0, a)
             continue
         if tiles(a) > 1 and vector and (a.extent is not None or a.name in tiled):
             per_tile = extent / tiles(a)
-            fit = max(1, int(budget / max(1, _footprint([*spans, (max(1, round(per_tile)), s.stride(a, s.scalar))]))))
+            fit = max(1, int(budget / max(1, footprint([*spans, (max(1, round(per_tile)), s.stride(a, s.scalar))]))))
             count = _block(tiles(a), fit)
             if 1 < count < tiles(a):
                 block = GridLoop(a.name, count)
@@ -106,7 +106,7 @@ def _block(tiles: int, most: int) -> int:
     return min(sizes, key=lambda n: (-(-tiles // n) * n - tiles, -n))
 
 
-def _footprint(loops: list[tuple[int, int]]) -> int:
+def footprint(loops: list[tuple[int, int]]) -> int:
     """Elements that loops of (extent, stride) touch, at most: overlapping windows count once, gaps do not count."""
     total = 1
     for e, stride in loops:

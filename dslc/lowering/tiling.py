@@ -16,7 +16,7 @@ from functools import lru_cache
 from math import inf, prod
 
 from dslc.lowering.contraction import Axis, Contraction, Reduction, coefficient, normalise, order_reduction
-from dslc.lowering.free_order import free_orders, sums_of
+from dslc.lowering.free_order import fits_cache, free_orders, sums_of
 from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, unroll_of, windows_of
 from dslc.lowering.tile_cost import cycles_of, registers
 from dslc.lowering.tile_grid import ahead_of, chunks_outside, grid_of
@@ -53,8 +53,8 @@ def plan(contraction: Contraction, width: int, order: str = "fixed") -> Schedule
     outside = chunks_outside(c, roles, reduction, found.lanes, found.rows, found.columns)
     if order == "fixed":
         return _schedule(c, found, width, outside)
-    if not outside:  # chunks outside of the tiles are blocks for the cache, which any compiler makes
-        for loose in free_orders(c, reduction):
+    for loose in free_orders(c, reduction):
+        if not outside or fits_cache(c, loose):  # chunks outside of the tiles are blocks for the cache, which any compiler makes
             found = min(found, *_tilings(c, roles, loose, width), key=lambda t: t.cycles)
     made = _schedule(c, found, width, outside)
     return replace(made, sums=sums_of(made))

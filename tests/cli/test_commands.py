@@ -244,3 +244,31 @@ def test_verify_checks_every_pass_and_kernel(net: Path, dslc: Run, monkeypatch: 
     for times in (1, 2):  # a cached program is checked too
         assert dslc("compile", "net.dl", "--verify")[0] == 0
         assert calls.count("pass") == times * len(compiler.PASSES) and calls.count("kernels") == times
+
+
+def test_tune_says_what_it_gained_and_measures_once(net: Path, dslc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dslc.backends.cpu import tuning
+    from dslc.backends.cpu.stopwatch import Outcome
+
+    monkeypatch.setattr(tuning.Stopwatch, "__call__", lambda self, contest: Outcome(1, 1.25))
+    monkeypatch.setattr(tuning, "ALTERNATIVES", 2)
+    status, out, _ = dslc("compile", "net.dl", "--tune")
+    assert status == 0 and "dot_general net.dl:" in out and "1.25 times as fast as" in out and "measured before" not in out
+    report = json.loads(dslc("compile", "net.dl", "--tune", "--json")[1])
+    assert {"label", "tile", "planned", "gain", "known"} == set(report["tuned"][0]) and all(t["known"] for t in report["tuned"])
+    assert json.loads(dslc("compile", "net.dl", "--json")[1])["compiled"] == 0, "later compilations find the measured tiles"
+    assert "--tune" in dslc("compile", "--help")[1]
+    status, _, err = dslc("compile", "net.dl", "--tune", "--target", "cuda")
+    assert status == 2 and "--tune" in err
+
+
+def test_an_interrupt_while_measuring_exits_130(net: Path, dslc: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dslc.backends.cpu import tuning
+
+    def interrupted(self: object, contest: object) -> None:
+        raise KeyboardInterrupt
+
+    net.write_text(net.read_text().replace("Dense[3]", "Dense[3] |> Dense[37] |> Dense[3]"))
+    monkeypatch.setattr(tuning.Stopwatch, "__call__", interrupted)
+    assert dslc("compile", "net.dl", "--tune")[0] == 130
+    monkeypatch.undo()
