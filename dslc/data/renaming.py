@@ -22,6 +22,7 @@ from dslc.data.definition_order import Ambiguous, definition_order
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
 from dslc.ir.graph import Value
 from dslc.ir.module import Module, PortKind, Program
+from dslc.ir.patterns import captures, fits
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -120,31 +121,6 @@ def match_weights(
     return WeightPlan(MappingProxyType({path: Taken(chosen[path], path in turned) for path in needed}), kept, tuple(dropped))
 
 
-def fits(pattern: str, name: str) -> bool:
-    """Whether a pattern with `*` as its only wildcard fits a whole name."""
-    return _captures(pattern, name) is not None
-
-
-def _captures(pattern: str, name: str) -> list[str] | None:
-    """What each `*` stands for, the first ones as little as possible; None where the pattern does not fit. Linear in both."""
-    first, *parts = pattern.split("*")
-    if not parts:
-        return [] if name == pattern else None
-    if not name.startswith(first):
-        return None
-    found, at = [], len(first)
-    for part in parts[:-1]:
-        begin = name.find(part, at)
-        if begin < 0:
-            return None
-        found.append(name[at:begin])
-        at = begin + len(part)
-    end = len(name) - len(parts[-1])
-    if end < at or not name.endswith(parts[-1]):
-        return None
-    return [*found, name[at:end]]
-
-
 # --------------------------------------------------------------------------------------------------------------- names
 
 
@@ -187,8 +163,8 @@ def _rename(
         relative = _relative(name, model)
         renamed[name] = relative
         for pattern, replacement in rename:
-            captures = _captures(pattern, relative)
-            if captures is None:
+            stood_for = captures(pattern, relative)
+            if stood_for is None:
                 continue
             used.add(pattern)
             if replacement is None:
@@ -196,7 +172,7 @@ def _rename(
                 del renamed[name]
             else:
                 first, *parts = replacement.split("*")
-                renamed[name] = _relative(first + "".join(c + p for c, p in zip(captures, parts, strict=False)), model)
+                renamed[name] = _relative(first + "".join(c + p for c, p in zip(stood_for, parts, strict=False)), model)
                 touched.add(name)
             break
     for pattern, _ in rename:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from dslc.frontend.report import Refused, did_you_mean, listed
 from dslc.frontend.scope import Context, Frame
 from dslc.frontend.values import Poison, Tensor, Value, describe
 from dslc.ir.module import Role
+from dslc.ir.patterns import fits
 from dslc.ir.recipe import MOST_ACCUMULATED
 
 OPTIONS = ("clip", "accumulate", "ema")
@@ -70,11 +70,6 @@ def _wrong(name: str, value: Value) -> str | None:
 # --- groups --------------------------------------------------------------------------------------------------------------
 
 
-def matches(pattern: str, path: str) -> bool:
-    """Whether a pattern with `*` as its only wildcard fits a whole path."""
-    return re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), path) is not None
-
-
 def assign_groups(context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, loss: Tensor) -> dict[str, int]:
     """The number of the group of each parameter that moves: the last one that names it, unless it is frozen."""
     parameters = [p for p, b in context.program.buffers.items() if b.role == Role.PARAMETER]
@@ -83,7 +78,7 @@ def assign_groups(context: Context, unit: Unit, train: syntax.Train, clause: syn
     for number, group in enumerate(clause.groups):
         for target in group.targets:
             if isinstance(target, syntax.Str):
-                found = [p for p in parameters if matches(target.value, p)]
+                found = [p for p in parameters if fits(target.value, p)]
                 if not found:
                     _no_match(context, target, parameters)
             else:
@@ -98,7 +93,7 @@ def assign_groups(context: Context, unit: Unit, train: syntax.Train, clause: syn
             chosen |= dict.fromkeys(found, number)
     for freeze in (c for c in train.clauses if isinstance(c, syntax.Freeze)):
         for pattern in freeze.patterns:
-            frozen = [p for p in parameters if matches(pattern.value, p)]
+            frozen = [p for p in parameters if fits(pattern.value, p)]
             if not frozen:
                 _no_match(context, pattern, parameters)
             for path in frozen:

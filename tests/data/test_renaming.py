@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dslc.data.definition_order import Ambiguous, definition_order
-from dslc.data.renaming import WeightPlan, fits, linear_weights, match_weights
+from dslc.data.renaming import WeightPlan, linear_weights, match_weights
 from dslc.diagnostics import DiagnosticError, Span
 from dslc.frontend import elaborate
+from dslc.ir.patterns import fits
 
 Shapes = Mapping[str, tuple[int, ...]]
 
