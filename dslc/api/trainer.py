@@ -24,6 +24,7 @@ from dslc.training.evaluation import PythonMetric, python_metrics
 
 if TYPE_CHECKING:
     from dslc.api.stages import Stages
+    from dslc.backends.cpu.tuning import Tuned
 
 TRAIN, UPDATE, EVALUATE = "train", "update", "evaluate"
 T = TypeVar("T")
@@ -71,12 +72,13 @@ class Trainer:
         verify: bool = False,
         tune: bool = False,
         progress: Progress | None = None,
+        tuned: Callable[[Tuned], None] | None = None,
     ):
         options = replace(options_of(None, precision, threads, width, cache), verify=verify, tune=tune)
         hooks = python_metrics(metrics or {})
         collect = tuple(sorted({name for hook in hooks for name in hook.arguments}))
         request = replace(request_of(source, recipe, True, dims, options), collect=collect)
-        self._ready = obtain(request, cache is not False, progress)
+        self._ready = obtain(request, cache is not False, progress, tuned)
         written = self._ready.signature.recipe
         assert written is not None, "a module with a recipe"
         changed = written.override(epochs=epochs, steps=steps, batch=batch, seed=seed, settings=settings)

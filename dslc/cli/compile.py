@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ def command(
     source = find_source(path)
     jobs = [(model, sizes, precision, output, ema)] if output is not None else _exports(source, model, sizes, precision, ema)
     reports = []
+    gains = []
     for name, fixed, kind, artifact, averaged in jobs:
         progress = Compiling()
         lanes = int(width) if width else None
@@ -61,13 +63,14 @@ def command(
             program.load_weights(weights, ema=averaged)
         if artifact is not None:
             program.save(artifact, embed=embed)
+        gains.append(progress.gains())
         reports.append({**describe(program, progress), "artifact": str(artifact) if artifact else None})
     if as_json:
         print_json(reports[0] if len(reports) == 1 else reports)
         return
     for number, report in enumerate(reports):
         print("\n" * min(number, 1), end="")
-        _print(report)
+        _print(report, gains[number])
         if report["artifact"]:
             print(f"wrote {report['artifact']}" + ("" if weights is not None else " with initial values (give --weights for trained ones)"))
 
@@ -121,7 +124,7 @@ def describe(program: Any, progress: Compiling) -> dict[str, Any]:
     }
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], gains: Iterable[str]) -> None:
     from dslc.api.figures import readable, readable_bytes
 
     for name, types in (("inputs", report["inputs"]), ("results", report["outputs"])):
@@ -136,7 +139,5 @@ def _print(report: dict[str, Any]) -> None:
     print(f"{'kernels':12s}{report['kernels']}, of which {report['compiled']} were compiled now")
     for entry in report["slowest"]:
         print(f"{'':12s}{entry['seconds']:.2f} s  {entry['kernel']}")
-    for number, entry in enumerate(report["tuned"]):
-        kept = "as planned" if entry["gain"] == 1.0 else f"{entry['gain']:.2f} times as fast as {entry['planned']}"
-        known = " (measured before)" if entry["known"] else ""
-        print(f"{'' if number else 'tiles':12s}{entry['label']}: {entry['tile']}, {kept}{known}")
+    for number, line in enumerate(gains):
+        print(f"{'' if number else 'tiles':12s}{line}")

@@ -101,6 +101,14 @@ class Compiling:
         self.contractions.append(contraction)
         live(f"measuring tiles: {len(self.contractions)} contractions")
 
+    def gains(self) -> list[str]:
+        """What measuring gave, a line for each contraction."""
+        lines = []
+        for t in self.contractions:
+            kept = "as planned" if t.gain == 1.0 else f"{t.gain:.2f} times as fast as {t.planned}"
+            lines.append(f"{t.label}: {t.tile}: {kept}" + (" (measured before)" if t.known else ""))
+        return lines
+
     def end(self) -> None:
         """Take the line away."""
         if self.count or self.contractions:

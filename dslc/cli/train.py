@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 @click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where checkpoint, log and curves go.")
 @click.option("--log/--no-log", default=True, help="Write RECIPE.jsonl and RECIPE.svg, the log and the curves.")
 @click.option("--verify", is_flag=True, help="First check every pass and every kernel against the interpreter; slow.")
+@click.option("--tune", is_flag=True, help="First measure tiles on this machine, and keep the fastest for later; the bits stay the same.")
 @compile_options
 @json_option
 def command(
     file: str, data: tuple[Path, ...], resume: bool, settings: tuple[str, ...], epochs: int | None, steps: int | None, batch: int | None,
-    seed: int | None, folder: Path, log: bool, verify: bool, dims: tuple[str, ...], threads: int | None, width: str | None, precision: str | None,
-    as_json: bool,
+    seed: int | None, folder: Path, log: bool, verify: bool, tune: bool, dims: tuple[str, ...], threads: int | None, width: str | None,
+    precision: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run a training recipe: progress, metrics, checkpoints, a log of JSON lines and the curves. Ctrl-C saves and exits with 130.
 
@@ -48,7 +49,8 @@ def command(
     trainer = Trainer(
         path, recipe, data_folders=data, folder=folder, epochs=epochs, steps=steps, batch=batch, seed=seed,
         settings=parse_numbers(settings), resume=resume, dims=parse_dims(dims), precision=precision, threads=threads, verify=verify,
-        width=int(width) if width else None, progress=progress, observers=lambda r: _observers(r, folder, log, resume, as_json),
+        tune=tune, width=int(width) if width else None, progress=progress, tuned=progress.tuned,
+        observers=lambda r: _observers(r, folder, log, resume, as_json),
     )  # fmt: skip
     progress.end()
     if not as_json:
@@ -81,6 +83,8 @@ def _headline(trainer: Trainer, progress: Compiling) -> None:
     how = f"compiled {progress.count} kernels in {trainer.ready.seconds:.1f} s" if not trainer.cached else "found compiled"
     held = f"a step takes {readable_bytes(memory.total)}, the data {readable_bytes(trainer.data.nbytes)}"
     print(f"{trainer.recipe.name}: {how}; {held}; {trainer.threads} threads")
+    for line in progress.gains():
+        print(line)
 
 
 def _last(trainer: Trainer, folder: Path, log: bool, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """What the same bits cost: networks compiled as always against the same compiler with sums in any order.
 
-    python tests/benchmarks/reduction_order.py [case ...] [--seconds 5] [--threads 2] [--tune]
+    python tests/benchmarks/reduction_order.py [case ...] [--seconds 4] [--threads 2] [--tune]
 
 The free build cuts contractions into chunks only where that makes blocks for the cache, gives small register tiles and long row sums
 several accumulators, and lets LLVM reorder and contract every sum and product outside of the math library. Sums are not split over
@@ -99,7 +99,7 @@ def contest(fixed: Call, free: Call, seconds: float) -> tuple[float, float, list
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="parts of their names; all without")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of measuring for a case")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of measuring for a case")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tune", action="store_true", help="measure tiles of both builds first")
     said = parser.parse_args()

@@ -258,6 +258,8 @@ def test_tune_says_what_it_gained_and_measures_once(net: Path, dslc: Run, monkey
     assert {"label", "tile", "planned", "gain", "known"} == set(report["tuned"][0]) and all(t["known"] for t in report["tuned"])
     assert json.loads(dslc("compile", "net.dl", "--json")[1])["compiled"] == 0, "later compilations find the measured tiles"
     assert "--tune" in dslc("compile", "--help")[1]
+    status, out, _ = dslc("train", "net.dl", "--tune")
+    assert status == 0 and out.count("1.25 times as fast as") >= 2, "both programs of the recipe"
     status, _, err = dslc("compile", "net.dl", "--tune", "--target", "cuda")
     assert status == 2 and "--tune" in err
 
