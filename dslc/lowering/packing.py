@@ -15,7 +15,7 @@ from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.loops import For, Load, LoopProgram, Stmt, Store
 from dslc.ir.types import DType
-from dslc.lowering.contraction import Axis, Contraction, change_addresses, normalise, order_reduction
+from dslc.lowering.contraction import Axis, Contraction, change_addresses, normalise
 from dslc.lowering.tiling import plan
 
 PANELS = (64, 48, 32)  # elements; each is a whole number of vectors of 16 and of tiles of 1, 2, 3 or 4 vectors
@@ -89,16 +89,18 @@ def _injective(axes: list[Axis], operand: str) -> bool:
 
 
 def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[tuple[Pack, Contraction]]:
-    reductions = order_reduction(c, None, operand == "a")
-    order = [a for a in (*reductions.outside, *((reductions.cut,) if reductions.cut else ()), *reductions.inside) if a in members]
     other = "b" if operand == "a" else "a"
+    # the order of this operand's memory, and that of the other's: there a line that it reads is used up before the next one
+    sums = [a for a in members if a.reduction]
+    own, others = (sorted(sums, key=lambda a, by=by: abs(_stride(a, by)), reverse=True) for by in (operand, other))  # type: ignore[misc]
+    orders = [own] if own == others else [own, others]
     for lanes in members:
         if lanes.reduction and _stride(lanes, other) == 1:  # lanes along the reduction: both operands are read in vectors
-            outer = [a.name for a in order if a is not lanes] + [a.name for a in members if not a.reduction]
+            outer = [a.name for a in own if a is not lanes] + [a.name for a in members if not a.reduction]
             yield _relaid(c, operand, [*outer, lanes.name])
             continue
         if not lanes.reduction and operand == "b" and lanes.a == 1:  # lanes along an axis of both
-            yield _relaid(c, operand, [a.name for a in members if not a.reduction and a is not lanes] + [a.name for a in order] + [lanes.name])
+            yield _relaid(c, operand, [a.name for a in members if not a.reduction and a is not lanes] + [a.name for a in own] + [lanes.name])
             continue
         if lanes.reduction or _stride(lanes, other):
             continue
@@ -109,8 +111,9 @@ def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[t
             split = split_axis(c, lanes.name, width) if width != extent else c
             names = [a.name for a in around]
             names += [f"{lanes.name}.o"] if width != extent else []
-            names += [a.name for a in order] + [f"{lanes.name}.i" if width != extent else lanes.name]
-            yield _relaid(split, operand, names)
+            for order in orders:
+                inner = [a.name for a in order] + [f"{lanes.name}.i" if width != extent else lanes.name]
+                yield _relaid(split, operand, names + inner)
 
 
 def split_axis(c: Contraction, name: str, inner: int) -> Contraction:

@@ -54,7 +54,7 @@ def cycles_of(
     total = 0.0
     variants = set()
     row_sizes, column_sizes = _sizes(rows), _sizes(columns)
-    crowding = {row: _crowding(c, roles, rows, row) for row in row_sizes}
+    crowding = {row: _crowding(c, roles, reduction, rows, row) for row in row_sizes}
     vector_sizes = [(-(-s // width), 1) for s in lanes.tiles()] if lanes else [(1, 1)]
     for vectors, _ in set(vector_sizes):
         v_count = sum(1 for v, _ in vector_sizes if v == vectors)
@@ -68,7 +68,7 @@ def cycles_of(
                     alone = _split_loads(c, roles, lanes, width, roles.scalar)
                     loads = wide * split + row * vectors * each * alone * _distinct(c, roles, reduction, rows)
                 step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
-                step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.1)
+                step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.25)
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
                 step = max(step, wide * width * c.dtype.size / each / from_l2)
                 if roles.paired:  # what lies side by side arrives together: tiles of few cache lines are slow. Measured
@@ -93,17 +93,30 @@ def _bytes_a_cycle(c: Contraction, roles: Roles, lanes: Tiled | None, panel: int
     return 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
 
 
-def _crowding(c: Contraction, roles: Roles, rows: tuple[Tiled, ...], row: int) -> float:
-    """What it costs that rows of the scalar operand fall into the same sets of the first-level cache. Measured."""
+def _crowding(c: Contraction, roles: Roles, reduction: Reduction, rows: tuple[Tiled, ...], row: int) -> float:
+    """What it costs that lines of the scalar operand fall into the same sets of the first-level cache. Measured.
+
+    A line is used in one go where the operand is dense along the innermost loop; but then every tap of a window fetches its lines
+    again. Else the lines of all taps inside the dense loop have to stay meanwhile.
+    """
+    size = c.dtype.size
     offsets = [0]
     for t in rows:
-        stride = stride_of(t.axis, roles.scalar) * c.dtype.size
+        stride = stride_of(t.axis, roles.scalar) * size
         offsets = [o + n * stride for o in offsets for n in range(t.size)]
-    lines = {o // 64 for o in offsets[:row]}
-    sets = [line % 64 for line in lines]
-    shared = max(sets.count(s) for s in sets)
-    each = 0.04 if len(lines) > CACHE_WAYS else 0.02
-    return (1 + each * (shared - 1)) * (1.15 if shared > CACHE_WAYS else 1.0)
+    offsets = offsets[:row]
+    order = [*reduction.outside, *((reduction.cut,) if reduction.cut else ()), *reduction.inside]
+    dense = next((n for n, a in enumerate(order) if abs(stride_of(a, roles.scalar)) == 1), len(order))
+    taps = [a for a in order[dense + 1 :] if stride_of(a, roles.scalar) and a.extent is not None]
+    for a in taps:
+        offsets = [o + n * stride_of(a, roles.scalar) * size for o in offsets for n in range(a.extent or 1)]
+    sets = [line % 64 for line in {o // 64 for o in offsets}]
+    shared = max(sets.count(s) for s in set(sets))
+    if taps:
+        return 1 + 0.015 * (shared - 1) + 0.08 * max(0, shared - 12)
+    again = 1.08 if any(stride_of(a, roles.scalar) and (a.extent or 1) > 1 for a in order[:dense]) and roles.dot is None else 1.0
+    each = 0.04 if row > CACHE_WAYS else 0.02
+    return again * (1 + each * (shared - 1)) * (1.15 if shared > CACHE_WAYS else 1.0)
 
 
 def _slides(c: Contraction, roles: Roles, rows: tuple[Tiled, ...]) -> bool:
@@ -123,7 +136,8 @@ def _uneven(c: Contraction, roles: Roles, rows: tuple[Tiled, ...], panels: int) 
     if not rows or len(set(rows[0].tiles())) == 1:
         return 1.0
     stride = abs(stride_of(rows[0].axis, roles.scalar))
-    around = [a for a in c.outputs if all(a is not t.axis for t in rows) and abs(stride_of(a, roles.scalar)) > stride]
+    others = [a for a in c.outputs if a is not roles.lanes and all(a is not t.axis for t in rows)]
+    around = [a for a in others if abs(stride_of(a, roles.scalar)) > stride or not stride_of(a, roles.scalar)]
     if panels * prod(a.size(BATCH_HINT) for a in around) % THREADS == 0:
         return 1.0
     sizes = rows[0].tiles()
