@@ -11,6 +11,7 @@ import numpy as np
 from dslc.ir import dims
 from dslc.ir.dims import Dim, DimExpr
 from dslc.ir.graph import ConstantData, Graph, Op, Value
+from dslc.ir.halves import as_values
 from dslc.ir.operator import OPERATORS
 from dslc.ir.types import DType, TensorType
 
@@ -24,8 +25,8 @@ class InterpreterError(ValueError):
 def interpret(graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int] | None = None, *, wide: bool = False) -> list[Array]:
     """The outputs of `graph` for arrays of its inputs.
 
-    `sizes` gives the value of each symbolic size; those that are an axis of an input may be left out. With `wide`, f32 is
-    computed as f64 throughout, constants and conversions included: the yardstick for errors of f32 kernels.
+    `sizes` gives the value of each symbolic size; those that are an axis of an input may be left out. With `wide`, f32, f16
+    and bf16 are computed as f64 throughout, constants and conversions included: the yardstick for errors of kernels.
     Raises InterpreterError where the arrays do not fit, or for an operation that a transform must replace first.
     """
     values = evaluate(graph, arrays, sizes, wide=wide)
@@ -40,12 +41,12 @@ def evaluate(graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int] | Non
     bound = _bind(graph.inputs, given, sizes or {})
     values: dict[Value, Array] = {}
     for value, array in zip(graph.inputs, given, strict=True):
-        values[value] = _checked(value, array.astype(_numpy(value.type.dtype, wide), copy=False), bound, "an input")
+        values[value] = _checked(value, _converted(array, value.type.dtype, wide), bound, "an input")
     with np.errstate(all="ignore"):
         for op in graph.ops:
             results = _run(op, [values[value] for value in op.inputs], bound, wide)
             for value, array in zip(op.outputs, results, strict=True):
-                values[value] = _checked(value, array.astype(_numpy(value.type.dtype, wide), copy=False), bound, op.kind)
+                values[value] = _checked(value, _converted(array, value.type.dtype, wide), bound, op.kind)
     return values
 
 
@@ -66,15 +67,15 @@ def _resolved(attr: Any, sizes: Mapping[str, int], wide: bool) -> Any:
         return dims.evaluate(attr, sizes)
     if isinstance(attr, ConstantData):
         return replace(attr, type=_resolved_type(attr.type, sizes))
-    return DType.F64 if wide and attr is DType.F32 else attr
+    return DType.F64 if wide and isinstance(attr, DType) and attr.floating else attr
 
 
 def _resolved_type(type: TensorType, sizes: Mapping[str, int]) -> TensorType:
     return type.with_shape(tuple(dims.evaluate(size, sizes) for size in type.shape))
 
 
-def _numpy(dtype: DType, wide: bool) -> np.dtype[np.generic]:
-    return DType.F64.numpy if wide and dtype == DType.F32 else dtype.numpy
+def _converted(array: Array, dtype: DType, wide: bool) -> Array:
+    return as_values(array, DType.F64 if wide and dtype.floating else dtype)
 
 
 def _bind(inputs: Sequence[Value], arrays: Sequence[Array], sizes: Mapping[str, int]) -> dict[str, int]:

@@ -134,12 +134,17 @@ class Builder:
         if path in self._buffers:
             raise _refused(f"there are two {role}s named {name!r}", "give each a name of its own")
         type_ = _type(dtype, shape, False)
+        if type_.dtype.half:
+            raise _refused(f"the {role} {name!r} is {type_.dtype}", 'what is stored is "f32"; convert it on use: b.cast(w, dtype=DType.BF16)')
         self._buffers[path] = Buffer(path, type_, role, _initial(initial, settings, path))
         return self._input(Port(PortKind.BUFFER, path), type_)
 
     def _input(self, port: Port, type_: TensorType) -> Tensor:
         self._ports.append(port)
-        return Tensor(self, self._graph.input(type_.dtype, *type_.shape))
+        if type_.dtype != DType.BF16:
+            return Tensor(self, self._graph.input(type_.dtype, *type_.shape))
+        given = self._graph.input(DType.F32, *type_.shape)  # NumPy has no bf16
+        return Tensor(self, self._graph.cast(given, dtype=DType.BF16))
 
     def like(self, tensor: Tensor, value: float) -> Tensor:
         """A 0-d constant of the tensor's element type."""
@@ -174,7 +179,8 @@ class Builder:
         """The typed graph with these results."""
         if not results:
             raise _refused("the model has no result", "name at least one: `b.compile(y=y)`")
-        graph = self._graph.graph(*(t.value for t in results.values()))
+        values = [self._graph.cast(t.value, dtype=DType.F32) if t.type.dtype == DType.BF16 else t.value for t in results.values()]
+        graph = self._graph.graph(*values)
         batched = any("N" in dims.names(n) for v in graph.inputs for n in v.type.shape if not isinstance(n, int))
         outputs = tuple(Port(PortKind.RESULT, name) for name in results)
         program = GraphProgram(RUN, graph, tuple(self._ports), outputs, "N" if batched else None, self.batch if batched else None)

@@ -17,7 +17,7 @@ import numpy as np
 from dslc.diagnostics import Diagnostic, DiagnosticError
 from dslc.ir.recipe import AVERAGE
 from dslc.runtime.cache import atomic_file
-from dslc.runtime.convert import Array
+from dslc.runtime.convert import Array, bf16_values
 
 FORMAT = "dslc-weights"
 _ARTIFACT = "persistent/"
@@ -41,7 +41,7 @@ def from_arrays(arrays: Mapping[str, Any]) -> Weights:
 
 
 def read_weights(path: Path | str, ema: bool = False) -> Weights:
-    """The weights in a file; with `ema` the averaged ones of a checkpoint. DL0802 where they are not there or it is no safetensors file."""
+    """The weights in a file, those of bf16 as f32; with `ema` the averaged ones of a checkpoint. DL0802 where they are not there or it is no safetensors file."""
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
@@ -53,8 +53,8 @@ def read_weights(path: Path | str, ema: bool = False) -> Weights:
             names = list(file.keys())
             packed = "dslc" in metadata  # an artifact
             wanted = [n for n in names if n.startswith(_ARTIFACT)] if packed else [n for n in names if "/" not in n]
-            tensors = {n.removeprefix(_ARTIFACT) if packed else n: file.get_tensor(n) for n in wanted}
-            averages = {n.removeprefix(AVERAGE): file.get_tensor(n) for n in names if n.startswith(AVERAGE)} if ema else {}
+            tensors = {n.removeprefix(_ARTIFACT) if packed else n: _tensor(file, path, n) for n in wanted}
+            averages = {n.removeprefix(AVERAGE): _tensor(file, path, n) for n in names if n.startswith(AVERAGE)} if ema else {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise _refused("DL0802", f"{path} holds no weights: {str(error)[:200]}", "weights are files in the safetensors format") from error
     if ema and not averages:
@@ -66,6 +66,19 @@ def read_weights(path: Path | str, ema: bool = False) -> Weights:
         signature = _json(metadata["dslc"]).get("signature")
         data = signature.get("data") if isinstance(signature, dict) else None
     return Weights(tensors, data if isinstance(data, str) else None)
+
+
+def _tensor(file: Any, path: Path, name: str) -> Array:
+    """A tensor; bf16, which NumPy lacks, is read by its place in the file, which safetensors has checked."""
+    if file.get_slice(name).get_dtype() != "BF16":
+        tensor: Array = file.get_tensor(name)
+        return tensor
+    with path.open("rb") as raw:
+        size = int.from_bytes(raw.read(8), "little")
+        entry = json.loads(raw.read(size))[name]
+        begin, end = entry["data_offsets"]
+        raw.seek(8 + size + begin)
+        return bf16_values(np.frombuffer(raw.read(end - begin), "<u2")).reshape(entry["shape"])
 
 
 def _json(text: str) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ from dslc.diagnostics import Diagnostic, DiagnosticError
 
 Array = NDArray[np.generic]
 
-NUMPY_TYPES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "bool"}
+NUMPY_TYPES = {"i8": "int8", "f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "bool"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,10 @@ EXPLANATIONS = (
     Explanation(
         "DL0111",
         "There is no such element type",
-        "The element types are f32, f64, i32, i64, u8, bool, and `float`, which is what the file's `precision` says: f32 unless told.",
+        """
+        The element types are f16, bf16, f32, f64, i8, u8, i32, i64, bool, and `float`, which is what the file's `precision` says: f32
+        unless told. A `precision` is bf16, f16, f32 or f64; under bf16 and f16 the families norm, softmax and loss may stay f32.
+        """,
         "model M(x: float32[N, 4]) -> f32[N, 4] { return x }",
         "model M(x: f32[N, 4]) -> f32[N, 4] { return x }",
     ),
@@ -109,10 +112,9 @@ EXPLANATIONS = (
         "DL0114",
         "This is in the language, but not in this version",
         """
-        `scan`, `phase`, a second `save`, the types f16, bf16 and i8, and a precision of its own
-        for an operator family are parts of the language that this version of dslc does not compile yet.
+        `scan`, `phase` and a second `save` are parts of the language that this version of dslc does not compile yet.
         """,
-        "model M(x: bf16[N, 4]) -> bf16[N, 4] { return x }",
-        "model M(x: f32[N, 4]) -> f32[N, 4] { return x }",
+        "model M(x: f32[3, 4]) -> f32[3, 4] { return scan v in x carry h = 0.0 { yield v  return v } }",
+        "model M(x: f32[3, 4]) -> f32[3, 4] { return cumsum[0](x) }",
     ),
 )

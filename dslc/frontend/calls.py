@@ -12,7 +12,7 @@ from dslc.frontend.gradients import call_grad, grad_targets
 from dslc.frontend.lists import call_list_function
 from dslc.frontend.report import Refused, plural
 from dslc.frontend.scope import CALL_STEPS, Context, Frame, enter, spend
-from dslc.frontend.tensors import emit, meet
+from dslc.frontend.tensors import cast, emit, meet
 from dslc.frontend.values import (
     POISON,
     BlockFunction,
@@ -31,6 +31,7 @@ from dslc.frontend.values import (
 )
 from dslc.ir.dims import DimExpr
 from dslc.ir.operator import OPERATORS
+from dslc.ir.types import DType
 
 DRAW_INPUTS = ("seed", "counter")
 TRAINING_ONLY = ("dropout",)  # the identity outside training
@@ -251,6 +252,9 @@ def call_block(
     frame.averaged, frame.metric = caller.averaged, caller.metric and not model
     spend(context, CALL_STEPS, call_.span)
     enter(context, (function.unit.file, function.name), call_.span)
+    floating = context.floating
+    if "norm" in context.families and function.unit.library and function.name.endswith("Norm"):
+        context.floating = DType.F32
     try:
         arguments = signatures.match_inputs(context, signature, frame, call_.arguments, call_.spans)
         if any(isinstance(a, Poison) for a in arguments):
@@ -265,6 +269,9 @@ def call_block(
         return _failed(context, signature, frame)
     finally:
         context.open_items.pop()
+        inner, context.floating = context.floating, floating
+    if inner != floating:  # the body was in f32; its `float` results are the caller's
+        results = [cast(context, r, floating, call_.span) if isinstance(r, Tensor) and r.type.dtype == inner else r for r in results]
     _, result_names = signatures.declared_results(signature)
     return results[0] if len(results) == 1 else Results(tuple(results), result_names)
 

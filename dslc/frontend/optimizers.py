@@ -47,7 +47,7 @@ def move_parameters(
     if context.reporter.failed:
         return
     if options.clip is not None:
-        clip = context.program.input(PortKind.SETTING, "clip", TensorType(context.floating), default=options.clip)
+        clip = context.program.input(PortKind.SETTING, "clip", TensorType(context.stored), default=options.clip)
         gradients = _clipped(context, gradients, clip, clause.span)
     context.program.shared = {}  # what depends on the step alone is computed once, not for each parameter
     moved: dict[str, Tensor] = {}
@@ -177,7 +177,7 @@ def _rate(context: Context, value: Value, suffix: str, total: Tensor, span: Span
 
 
 def _setting(context: Context, name: str, default: float) -> Tensor:
-    return context.program.input(PortKind.SETTING, name, TensorType(context.floating), Origin(f"the setting {name}", None), default)
+    return context.program.input(PortKind.SETTING, name, TensorType(context.stored), Origin(f"the setting {name}", None), default)
 
 
 # --- updates -------------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def _clipped(context: Context, gradients: Sequence[Tensor], clip: Tensor, span: 
     """Gradients scaled so that the norm of all together is at most `clip`, as clip / (norm + 1e-6) where that is below 1."""
     builder = context.program.builder
     builder.span = span
-    dtype = context.floating
+    dtype = context.stored
     total = None
     for gradient in gradients:
         wide = cast(context, gradient, dtype, span).value

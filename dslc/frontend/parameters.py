@@ -12,7 +12,7 @@ from dslc.frontend.program import stream_of
 from dslc.frontend.report import Refused, did_you_mean, listed
 from dslc.frontend.scope import INITIALISERS, Context, Frame
 from dslc.frontend.signatures import evaluate_type
-from dslc.frontend.tensors import coerce, emit
+from dslc.frontend.tensors import cast, coerce, emit
 from dslc.frontend.values import BlockFunction, Poison, SharedFunction, Tensor, describe, is_number
 from dslc.ir import dims
 from dslc.ir.dims import Dim
@@ -50,7 +50,8 @@ def make_parameter(context: Context, node: syntax.Param, frame: Frame) -> None:
         )
     initial = initial_of(context, node.initial, type_, path, frame)
     stored, role = (f"{AVERAGE}{path}", Role.EMA) if frame.averaged else (path, Role.PARAMETER)
-    frame.names[node.name.text] = load(context, stored, type_, role, initial, node)
+    tensor = load(context, stored, type_, role, initial, node)
+    frame.names[node.name.text] = cast(context, tensor, context.dtype(node.type.dtype), node.span)
 
 
 def make_shared(context: Context, node: syntax.SharedBlock, frame: Frame) -> None:
@@ -150,6 +151,8 @@ def _own_path(context: Context, name: syntax.Name, frame: Frame) -> str:
 
 def _stored_type(context: Context, declared: syntax.Type, frame: Frame, what: str) -> TensorType:
     type_ = evaluate_type(context, declared, frame, what)
+    if type_.dtype.half:  # 16 bits would lose small steps
+        type_ = type_.with_dtype(DType.F32)
     symbolic: frozenset[str] = frozenset().union(*(dims.names(size) for size in type_.shape)) if type_.shape else frozenset()
     if symbolic and not context.checking:
         raise context.reporter.error(

@@ -36,9 +36,12 @@ class ProgramBuilder:
     def input(
         self, kind: PortKind, name: str, type_: TensorType, origin: Origin | None = None, default: float | int | None = None
     ) -> Tensor:
-        """A new graph input with its port."""
-        value = self.builder.input(type_.dtype, *type_.shape)
+        """A new graph input with its port. NumPy has no bf16: callers hand in f32, which the program rounds."""
+        rounded = kind == PortKind.INPUT and type_.dtype == DType.BF16
+        value = self.builder.input(DType.F32 if rounded else type_.dtype, *type_.shape)
         self.ports.append(Port(kind, name, default))
+        if rounded:
+            value = self.builder.apply("cast", value, dtype=type_.dtype)
         if origin is not None:
             self.origins[value.id] = origin
         return Tensor(value)
@@ -59,7 +62,11 @@ class ProgramBuilder:
         return *self.random, self.draws - 1
 
     def output(self, kind: PortKind, name: str, tensor: Tensor) -> None:
-        self.outputs.append((Port(kind, name), tensor.value))
+        """A result with its port. Callers are given bf16 as f32, and metrics, which are added up, in no less."""
+        value = tensor.value
+        if (value.type.dtype == DType.BF16 and kind == PortKind.RESULT) or (value.type.dtype.half and kind == PortKind.METRIC):
+            value = self.builder.apply("cast", value, dtype=DType.F32)
+        self.outputs.append((Port(kind, name), value))
 
     def finish(self, batch: str | None, bound: int | None) -> Program:
         graph = self.builder.graph(*(value for _, value in self.outputs))

@@ -27,6 +27,7 @@ MAX_FACTS = 64
 
 LARGEST_BATCH = 1 << 16  # of a recipe whose file declares no bound: memory is taken for the batch at hand, not for this
 FAMILIES = ("norm", "softmax", "loss")
+PRECISIONS = ("bf16", "f16", "f32", "f64")
 
 
 @dataclass(slots=True)
@@ -41,8 +42,10 @@ class Request:
 
 def new_context(files: Files, reporter: Reporter, unit: Unit, name: str, request: Request) -> Context:
     """A fresh program, with `float` as the root file's `precision` says."""
-    floating = DType.F64 if request.double else _precision(reporter, unit)
-    context = Context(reporter, files, ProgramBuilder(name), floating, dict(request.sizes))
+    floating, families = _precision(reporter, unit)
+    if request.double:
+        floating = DType.F64
+    context = Context(reporter, files, ProgramBuilder(name), floating, families if floating.half else frozenset(), dict(request.sizes))
     context.checking, context.double, context.steps = request.checking, request.double, request.steps
     context.declared = frozenset(name for name, dim in unit.dims.items() if dim.size is not None)
     context.evaluate = partial(evaluate, context)
@@ -58,30 +61,27 @@ def sibling(context: Context, name: str) -> Context:
     return other
 
 
-def _precision(reporter: Reporter, unit: Unit) -> DType:
-    found = DType.F32
+def _precision(reporter: Reporter, unit: Unit) -> tuple[DType, frozenset[str]]:
+    """What `float` means, and the operator families that stay in f32 where that has 16 bits."""
+    found, families = DType.F32, set()
     for item in unit.tree.items:
         if not isinstance(item, syntax.Precision):
             continue
-        for name in (item.dtype, *(f.value for f in item.families if isinstance(f.value, syntax.Name))):
-            if name.text in ("bf16", "f16"):
-                reporter.error(
-                    "DL0114",
-                    f"the precision {name.text} is not in this version",
-                    name.span,
-                    hint="write `precision f32` or `precision f64`",
-                )
-            elif name.text not in ("f32", "f64"):
-                reporter.error("DL0111", f"`{name.text}` is no precision", name.span, hint="write `precision f32` or `precision f64`")
-            elif name is item.dtype:
-                found = DType(name.text)
-            elif name.text != item.dtype.text:
-                reporter.error("DL0114", "a precision of its own for an operator family is not in this version", name.span)
+        if item.dtype.text in PRECISIONS:
+            found = DType(item.dtype.text)
+        else:
+            reporter.error("DL0111", f"`{item.dtype.text}` is no precision", item.dtype.span, hint=f"write one of {listed(PRECISIONS)}")
         for family in item.families:
             if family.name.text not in FAMILIES:
                 hint = did_you_mean(family.name.text, FAMILIES) or f"the families are {listed(FAMILIES)}"
                 reporter.error("DL0103", f"`{family.name.text}` is no operator family", family.name.span, hint=hint)
-    return found
+            own = family.value.text if isinstance(family.value, syntax.Name) else ""
+            if own == "f32" and found.half:
+                families.add(family.name.text)
+            elif own != found.value:
+                hint = "under `precision bf16` or `precision f16` a family may be f32"
+                reporter.error("DL0111", f"`{own}` is no precision for an operator family here", family.value.span, hint=hint)
+    return found, frozenset(families)
 
 
 # --- sizes ---------------------------------------------------------------------------------------------------------------

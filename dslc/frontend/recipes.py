@@ -24,7 +24,7 @@ from dslc.frontend.report import Refused, did_you_mean, listed
 from dslc.frontend.scope import Context, Frame
 from dslc.frontend.signatures import evaluate_type
 from dslc.frontend.statements import run
-from dslc.frontend.tensors import note_of
+from dslc.frontend.tensors import cast, note_of
 from dslc.frontend.values import ListValue, OperatorFunction, Origin, Poison, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.module import PortKind, Program, Role
@@ -115,6 +115,7 @@ def _train(
     context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, loss: Tensor, step: Tensor, frame: Frame, built: Built
 ) -> None:
     """Gradients, and what becomes of them: the new parameters, or sums that the program `update` takes."""
+    context.floating = context.stored  # from here on optimizers and schedules
     chosen = assign_groups(context, unit, train, clause, loss)
     if context.reporter.failed or not chosen:
         return
@@ -155,7 +156,8 @@ def _data(context: Context, unit: Unit, data: syntax.Data, frame: Frame, built: 
                     "DL0504", f"`{name}` needs the batch as its first dimension", declared.type.span, hint="write i64[N] or f32[N, 784]"
                 )
             type_ = evaluate_type(context, declared.type, frame, f"the data `{name}`")
-            tensor = context.program.input(PortKind.INPUT, name, type_, Origin(f"the data `{name}`", declared.span))
+            tensor = context.program.input(PortKind.INPUT, name, _read_type(type_), Origin(f"the data `{name}`", declared.span))
+            tensor = cast(context, tensor, type_.dtype, declared.span)
         except Refused:
             frame.names[name] = Poison()
             continue
@@ -166,7 +168,7 @@ def _data(context: Context, unit: Unit, data: syntax.Data, frame: Frame, built: 
                 context.reporter.error(
                     "DL0504", f"`{name}` needs the batch {sizes.batch} as its first dimension, not {type_.shape[0]}", declared.type.span
                 )
-            built.fields.append(RecipeField(name, type_.dtype, tuple(n for n in example if isinstance(n, int))))
+            built.fields.append(RecipeField(name, _read_type(type_).dtype, tuple(n for n in example if isinstance(n, int))))
     source = context.evaluate(data.source, frame)
     if isinstance(source, str) and isinstance(data.source, syntax.Str):
         built.source = data.source
@@ -181,6 +183,11 @@ def _data(context: Context, unit: Unit, data: syntax.Data, frame: Frame, built: 
         elif (read := read_option(context, option, frame)) is not None:
             built.data_options[read[0]] = read[1]
     return sizes
+
+
+def _read_type(declared: TensorType) -> TensorType:
+    """Data come in f32 where the recipe computes in 16 bits."""
+    return declared.with_dtype(DType.F32) if declared.dtype.half else declared
 
 
 def _augment(context: Context, data: syntax.Data, option: syntax.Named, frame: Frame, built: Built) -> None:

@@ -38,7 +38,6 @@ SEARCH_STEPS = 4000  # and the search for a counterexample where there is none
 MAX_CALLS = 48
 LIST_FUNCTIONS = ("len", "zip", "reversed", "enumerate")
 BUILTINS = (*LIST_FUNCTIONS, "grad", "eval", "ema", "size")
-NOT_YET_TYPES = ("f16", "bf16", "i8")
 INITIALISERS = (
     *("zeros", "ones", "constant", "normal", "uniform", "truncated_normal", "orthogonal"),
     *("xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"),
@@ -89,6 +88,7 @@ class Context:
     files: Files
     program: ProgramBuilder
     floating: DType = DType.F32
+    families: frozenset[str] = frozenset()  # operators that stay in f32 where `float` has 16 bits
     sizes: dict[str, Dim] = field(default_factory=dict)  # file-level dimensions of the root file, as bound
     bound: set[str] = field(default_factory=set)  # the sizes that the program's inputs mention
     facts: list[Relation] = field(default_factory=list)
@@ -102,6 +102,11 @@ class Context:
     evaluate: Callable[[syntax.Node, Frame], Value] = lambda expression, frame: POISON
     run: Callable[[Sequence[syntax.Statement], Frame], tuple[tuple[Value, Span], ...] | None] = lambda statements, frame: None
 
+    @property
+    def stored(self) -> DType:
+        """What `float` is in memory that persists, and in optimizers: 16 bits would lose small steps."""
+        return DType.F32 if self.floating.half else self.floating
+
     def dtype(self, name: syntax.Name) -> DType:
         """The element type that a name stands for."""
         return self.dtype_of(name.text, name.span)
@@ -109,10 +114,6 @@ class Context:
     def dtype_of(self, text: str, span: Span) -> DType:
         if text == "float":
             return self.floating
-        if text in NOT_YET_TYPES:
-            raise self.reporter.error(
-                "DL0114", f"the element type {text} is not in this version", span, hint="use f32, f64, i32, i64, u8 or bool"
-            )
         try:
             dtype = DType(text)
         except ValueError:
@@ -153,7 +154,7 @@ def too_many_operators(context: Context, span: Span) -> Abandoned:
 
 
 def is_dtype_name(text: str) -> bool:
-    return text == "float" or text in NOT_YET_TYPES or text in DType._value2member_map_
+    return text == "float" or text in DType._value2member_map_
 
 
 def resolve(context: Context, name: syntax.Name, frame: Frame) -> Value:

@@ -10,7 +10,7 @@ from dslc.frontend.scope import MAX_OPERATIONS, Context, spend, too_many_operato
 from dslc.frontend.values import Origin, Poison, Results, Tensor, Value, describe, is_number
 from dslc.ir.dims import DimExpr
 from dslc.ir.graph import Op
-from dslc.ir.operator import OPERATORS, TypeFailure
+from dslc.ir.operator import OPERATORS, TypeFailure, meeting_float
 from dslc.ir.types import DType, TensorType
 
 ARITHMETIC = {"+": "add", "-": "sub", "*": "mul", "/": "div", "//": "floordiv", "%": "mod", "@": "matmul", "**": "pow"}
@@ -30,6 +30,8 @@ def emit(context: Context, kind: str, inputs: Sequence[Tensor], attrs: Mapping[s
     listed = sum(len(v) for v in attrs.values() if isinstance(v, tuple | str)) // 4
     spend(context, 2 + 8 * max(0, len(inputs) - 4) + listed, span)
     builder.span = context.reporter.place(span)
+    if context.families and OPERATORS[kind].family in context.families:
+        inputs = [cast(context, t, DType.F32, span) if t.type.dtype.half else t for t in inputs]
     try:
         op = builder.emit(kind, [t.value for t in inputs], dict(attrs))
     except TypeFailure as failure:
@@ -99,7 +101,7 @@ def number(context: Context, value: Value, dtype: DType, span: Span) -> Tensor:
             raise context.reporter.error(
                 "DL0203", f"{value:g} is no {dtype.value} number", span, hint="convert the tensor with cast[f32](...)"
             )
-        info = {DType.U8: (0, 255), DType.I32: (-(2**31), 2**31 - 1), DType.I64: (-(2**63), 2**63 - 1)}[dtype]
+        info = {DType.I8: (-128, 127), DType.U8: (0, 255), DType.I32: (-(2**31), 2**31 - 1), DType.I64: (-(2**63), 2**63 - 1)}[dtype]
         if not info[0] <= value <= info[1]:
             raise context.reporter.error("DL0203", f"{value} does not fit {dtype.value}", span)
         value = int(value)
@@ -137,7 +139,7 @@ def meet(context: Context, values: Sequence[Value], spans: Sequence[Span], span:
             raise context.reporter.error("DL0305", f"{what} needs tensors, not {describe(value)}", place)
     tensors = [v for v in values if isinstance(v, Tensor)]
     floats = [t.type.dtype for t in tensors if t.type.dtype.floating]
-    widest = (DType.F64 if DType.F64 in floats else DType.F32) if floats else None
+    widest = meeting_float(floats) if floats else None
     if widest is None:
         integers = [t.type.dtype for t in tensors if t.type.dtype.integer]
         if integers:
@@ -168,7 +170,7 @@ def binary(context: Context, op: str, left: Value, right: Value, spans: tuple[Sp
     if op == "**" and right == 2:
         kind, b = "mul", a
     x, y = a.type.dtype, b.type.dtype
-    if x != y:
+    if x != y and not (kind == "matmul" and x.narrow and y.narrow):
         hint = f"convert one side with cast[{(x if x.floating else y).value}](...)"
         raise context.reporter.error(
             "DL0202",

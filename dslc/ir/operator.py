@@ -7,7 +7,7 @@ tests, and a gradient: `vjp`, or `expand` (whose operators have one), or `differ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -71,6 +71,8 @@ class Operator:
     attrs: ClassVar[Mapping[str, Attr]] = {}
     inputs: ClassVar[tuple[str, ...]] = ("x",)  # names of tensor arguments; a last name that starts with * takes any number
     elementwise: ClassVar[bool] = False
+    moves: ClassVar[bool] = False  # takes any element type, 16-bit floats too; without it the builder widens these to f32
+    widens: ClassVar[bool] = False  # sums products: operands of i8 and u8 are converted to i32 by the builder
     draw: ClassVar[bool] = False  # takes (seed, counter) scalars and a `stream` attribute: a random operator
     internal: ClassVar[bool] = False  # made by the compiler only, no spelling in the language
     meta: ClassVar[bool] = False  # a leaf or a note to a transform (constant, grad): no body, replaced before or by lowering
@@ -136,7 +138,15 @@ def float_result(*types: TensorType) -> DType:
     for position, t in enumerate(types):
         if not t.dtype.floating:
             raise TypeFailure(f"needs a floating-point tensor, not {t}", inputs=(position,), hint="convert it with cast[f32](...)")
-    return DType.F64 if any(t.dtype == DType.F64 for t in types) else DType.F32
+    return meeting_float([t.dtype for t in types])
+
+
+def meeting_float(dtypes: Sequence[DType]) -> DType:
+    """The narrowest floating type that holds all numbers of the floating ones among `dtypes`; f16 and bf16 meet in f32."""
+    found = {dtype for dtype in dtypes if dtype.floating}
+    if DType.F64 in found:
+        return DType.F64
+    return found.pop() if len(found) == 1 else DType.F32
 
 
 def as_numpy(dtype: DType) -> np.dtype[np.generic]:

@@ -10,34 +10,53 @@ from dslc.ir.dims import Dim
 
 
 class DType(StrEnum):
-    """Element types. `bool` is one byte, 0 or 1, in memory."""
+    """Element types. `bool` is one byte, 0 or 1, in memory. `f16` and `bf16` are stored so; arithmetic widens them to f32."""
 
+    F16 = "f16"
+    BF16 = "bf16"
     F32 = "f32"
     F64 = "f64"
     I32 = "i32"
     I64 = "i64"
+    I8 = "i8"
     U8 = "u8"
     BOOL = "bool"
 
     @property
     def floating(self) -> bool:
-        return self in (DType.F32, DType.F64)
+        return self in (DType.F16, DType.BF16, DType.F32, DType.F64)
+
+    @property
+    def half(self) -> bool:
+        """A float of 16 bits."""
+        return self in (DType.F16, DType.BF16)
 
     @property
     def integer(self) -> bool:
-        return self in (DType.I32, DType.I64, DType.U8)
+        return self in (DType.I8, DType.U8, DType.I32, DType.I64)
+
+    @property
+    def narrow(self) -> bool:
+        """An integer of 8 bits."""
+        return self in (DType.I8, DType.U8)
 
     @property
     def size(self) -> int:
         """Bytes an element."""
-        return int(self.numpy.itemsize)
+        return int(self.memory.itemsize)
 
     @property
     def numpy(self) -> np.dtype[np.generic]:
+        """NumPy's type for the values; NumPy has no bf16, whose values are those of f32 with 8 bits of mantissa."""
         return np.dtype(_NUMPY[self.value])
 
+    @property
+    def memory(self) -> np.dtype[np.generic]:
+        """NumPy's type for the elements in memory; bf16 lies there as its bits."""
+        return np.dtype(np.uint16) if self is DType.BF16 else self.numpy
 
-_NUMPY = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "bool"}
+
+_NUMPY = {"f16": "float16", "bf16": "float32", "i8": "int8", "f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8", "bool": "bool"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,7 @@ class Size(Operator):
 class Identity(Operator):
     """x itself."""
 
+    moves = True
     onnx = "Identity"
     elementwise = True
     samples = [Sample(((5, 2),)), Sample((np.array([True, False]),), gradient=False)]
@@ -197,6 +198,7 @@ class Identity(Operator):
 class StopGradient(Operator):
     """x itself, through which no gradient flows."""
 
+    moves = True
     elementwise = True
     differentiable = False
     samples = [Sample(((5, 2),))]

@@ -48,6 +48,7 @@ class DotGeneral(Operator):
     """
 
     family = "contraction"
+    widens = True
     onnx = "MatMul"
     inputs = ("x", "y")
     attrs = {
@@ -172,6 +173,7 @@ class Matmul(Operator):
     """
 
     family = "contraction"
+    widens = True
     onnx = "MatMul"
     inputs = ("x", "y")
 
@@ -291,6 +293,7 @@ class Einsum(Operator):
     """
 
     family = "contraction"
+    widens = True
     onnx = "Einsum"
     inputs = ("*xs",)
     attrs = {"equation": Attr("str", doc="labels of each operand, and of the result after ->")}

@@ -103,6 +103,7 @@ class _Conv(Operator):
 
     rank: ClassVar[int]
     family = "convolution"
+    widens = True
     onnx = "Conv"
     inputs = ("x", "w")
     attrs = SETTINGS
@@ -112,8 +113,8 @@ class _Conv(Operator):
         image(x, what, rank=self.rank)
         if w.rank != self.rank + 2:
             raise TypeFailure(f"{what} needs weights [O, C / groups, {KERNELS[self.rank][1:]}, not {w}", inputs=(1,))
-        if not x.dtype.floating or x.dtype != w.dtype:
-            raise TypeFailure(f"{what} needs floating-point tensors of one type, not {x} and {w}", inputs=(0, 1))
+        if x.dtype == DType.BOOL or x.dtype != w.dtype:
+            raise TypeFailure(f"{what} needs numbers of one type, or 8-bit integers, not {x} and {w}", inputs=(0, 1))
         check_groups(w, groups, what, self.rank)
         if x.shape[1] != w.shape[1] * groups:
             per = "" if groups == 1 else f" in {groups} groups"

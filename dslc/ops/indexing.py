@@ -27,6 +27,7 @@ class Gather(Operator):
     A table of [V, D] and an index of [N, T] give [N, T, D]. An index outside the table is moved to its nearest end.
     """
 
+    moves = True
     onnx = "Gather"
     family = "indexing"
     inputs = ("table", "index")

@@ -177,6 +177,7 @@ class Cast(Operator):
     becomes 0; integers wrap around; a bool is 0 or 1; anything but 0 is true.
     """
 
+    moves = True
     onnx = "Cast"
     family = "arithmetic"
     elementwise = True

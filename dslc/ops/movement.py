@@ -34,6 +34,7 @@ F32, I32 = DType.F32, DType.I32
 class Reshape(Operator):
     """The same elements, in row-major order, in another shape with as many of them."""
 
+    moves = True
     onnx = "Reshape"
     family = "movement"
     attrs = {"shape": Attr("shape", doc="the new shape; every size is written")}
@@ -120,6 +121,7 @@ def runs(shape: Shape, source: Shape) -> list[tuple[list[int], list[int]]]:
 class Transpose(Operator):
     """The axes in another order: axis k of the result is axis `axes[k]` of x. Without `axes` the order is reversed."""
 
+    moves = True
     onnx = "Transpose"
     family = "movement"
     attrs = {"axes": Attr("ints", None, "the axes of x in their new order")}
@@ -163,6 +165,7 @@ class Transpose(Operator):
 class Expand(Operator):
     """x repeated to a shape by NumPy's broadcasting rule: axes of size 1 stretch, missing leading axes are added."""
 
+    moves = True
     onnx = "Expand"
     family = "movement"
     attrs = {"shape": Attr("shape", doc="the shape of the result")}
@@ -203,6 +206,7 @@ class Expand(Operator):
 class Concat(Operator):
     """Tensors one after the other along an axis; their other axes and element types are equal."""
 
+    moves = True
     onnx = "Concat"
     family = "movement"
     inputs = ("*xs",)

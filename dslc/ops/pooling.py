@@ -170,7 +170,7 @@ class MaxPool2d(Operator):
     ]
 
 
-_DTYPES = {"f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8"}
+_DTYPES = {"i8": "int8", "f32": "float32", "f64": "float64", "i32": "int32", "i64": "int64", "u8": "uint8"}
 
 
 MAX_POOL = MaxPool2d()

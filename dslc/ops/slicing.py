@@ -70,6 +70,7 @@ class Slice(Operator):
     walks backwards.
     """
 
+    moves = True
     onnx = "Slice"
     family = "movement"
     attrs = {
@@ -329,6 +330,7 @@ def _fold_border(b: Builder, dy: Value, axis: int, p: Dim, size: Dim, q: Dim, mo
 class Split(Operator):
     """Cut x along an axis into equal parts, or into parts of the sizes in a list; one result a part."""
 
+    moves = True
     onnx = "Split"
     family = "movement"
     attrs = {

@@ -1,7 +1,7 @@
 """What callers hand in, as arrays that kernels can read: right, or refused with a Diagnostic that names the argument.
 
 A C-contiguous, aligned array of the right dtype is used as it is. Anything else is copied: strided, misaligned and byte-swapped arrays,
-lists, DLPack objects. Values may be converted where nothing is lost (u8 to f32, i32 to i64, integers that fit) and between floating
+lists, DLPack objects, arrays of `ml_dtypes.bfloat16`. Values may be converted where nothing is lost (u8 to f32, i32 to i64, integers that fit) and between floating
 types; a float never becomes an integer, a number never a bool.
 """
 
@@ -63,6 +63,11 @@ def refuse(code: str, message: str, hint: str | None = None) -> DiagnosticError:
     return DiagnosticError(Diagnostic(code, message, hint=hint))
 
 
+def bf16_values(bits: Array) -> Array:
+    """The f32 values of bf16 numbers given by their bits; exact."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
 def did_you_mean(name: object, names: Iterable[str]) -> str | None:
     """A hint with the nearest of `names`, or all of them."""
     known = sorted(names)
@@ -88,6 +93,8 @@ def show_array(array: Array) -> str:
 def convert(name: str, dtype: str, value: Any) -> Array:
     """`value` as a C-contiguous, aligned array of `dtype`, whatever its shape; DL0652 or DL0656 where that is not right."""
     array = _as_array(name, value)
+    if array.dtype.name == "bfloat16":  # the package ml_dtypes
+        array = bf16_values(array.view(np.uint16))
     if array.dtype.kind not in "biuf":
         raise refuse("DL0656", f"`{name}` is no array of numbers but {type(value).__name__}")
     wanted = DTYPES[dtype]

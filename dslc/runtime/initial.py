@@ -15,6 +15,9 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+_VALUES = {"f16": "f2", "bf16": "f4", "f32": "f4", "f64": "f8", "i8": "i1", "i32": "i4", "i64": "i8", "u8": "u1", "bool": "?"}
+
+
 def fans(shape: tuple[int, ...]) -> tuple[float, float]:
     """(fan-in, fan-out) of a weight's shape."""
     if len(shape) < 2:
@@ -27,10 +30,10 @@ def fans(shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def initial_value(initial: Mapping[str, Any] | None, dtype: str, shape: tuple[int, ...], seed: int) -> Array:
-    """The array that `initial` (kind, settings, stream) describes, in `dtype`."""
+    """The array that `initial` (kind, settings, stream) describes, in the values of `dtype`: f32 for bf16."""
     kind = "zeros" if initial is None else str(initial["kind"])
     settings: Mapping[str, Any] = {} if initial is None else initial.get("settings", {})
-    target = np.dtype({"f32": "f4", "f64": "f8", "i32": "i4", "i64": "i8", "u8": "u1", "bool": "?"}[dtype])
+    target = np.dtype(_VALUES[dtype])
     if kind == "zeros":
         return np.zeros(shape, target)
     if kind == "ones":

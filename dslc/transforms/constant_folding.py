@@ -49,8 +49,8 @@ def _foldable(op: Op, limit: int) -> bool:
     operator = OPERATORS.get(op.kind)
     if operator is None or op.regions or operator.draw or not (operator.has("reference") or op.kind == "constant"):
         return False
-    if any(_symbolic(value) for _, value in op.attrs):
-        return False
+    if any(_symbolic(value) for _, value in op.attrs) or any(v.type.dtype.half for v in op.outputs):
+        return False  # constants have no 16-bit floats: the compiler of the kernel folds their conversion
     return all(all(isinstance(n, int) for n in v.type.shape) and _bytes(v.type) <= limit for v in op.outputs)
 
 

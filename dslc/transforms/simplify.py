@@ -50,8 +50,9 @@ def _widening(match: Match) -> bool:
     if source == DType.BOOL:
         return bool(middle != DType.BOOL)
     if source.floating:
-        return middle in (DType.F64, source)
-    holds = {DType.U8: (DType.I32, DType.I64, DType.F32, DType.F64), DType.I32: (DType.I64, DType.F64)}
+        return middle in (DType.F64, source) or (source.half and middle == DType.F32)
+    wide = (DType.I32, DType.I64, DType.F32, DType.F64)
+    holds = {DType.I8: wide, DType.U8: wide, DType.I32: (DType.I64, DType.F64)}
     if middle not in (source, *holds.get(source, ())):
         return False
     return bool(middle.integer or target.floating or target == DType.BOOL)  # a float saturates where an integer wraps

@@ -18,6 +18,7 @@ from dslc.diagnostics import Diagnostic, DiagnosticError, Note, Span
 from dslc.interpret import evaluate
 from dslc.ir import dims
 from dslc.ir.graph import Value
+from dslc.ir.halves import from_memory, to_memory
 from dslc.ir.module import Buffer, PortKind, Program
 from dslc.ir.plan import ExecutablePlan
 from dslc.lowering.steps import Lowered, Place
@@ -29,7 +30,7 @@ from dslc.verify.passes import HINT, line
 ABI = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4)
 THREADS = 2
 ALIGNMENT, SLACK = 64, 4096
-KERNEL, WHOLE = {4: 3e-5, 8: 1e-10}, {4: 3e-4, 8: 1e-9}
+KERNEL, WHOLE = {2: 8e-3, 4: 3e-5, 8: 1e-10}, {2: 2e-2, 4: 3e-4, 8: 1e-9}
 """Of a tensor's largest element, by the bytes of an element: for one kernel and for a whole program."""
 NOISE = 64
 """What the interpreter itself loses in f32, so many times over: sums in which large numbers cancel."""
@@ -99,12 +100,11 @@ class Memory:
             start = -raw.ctypes.data % ALIGNMENT
             self.buffers[key] = raw[start:]
         for value, array in zip(lowered.source.graph.inputs, arrays, strict=True):
-            self.view(value)[...] = array
+            self.fill(value, array)
         for name, op in lowered.constants.items():
             data = op.attr("data")
-            self.view(next(v for v, p in lowered.places.items() if (p.region, p.name) == ("constant", name)))[...] = np.frombuffer(
-                data.data, data.type.dtype.numpy
-            ).reshape(self._shape(data.type.shape))
+            value = next(v for v, p in lowered.places.items() if (p.region, p.name) == ("constant", name))
+            self.fill(value, np.frombuffer(data.data, data.type.dtype.numpy).reshape(self._shape(data.type.shape)))
 
     def _key(self, value: Value) -> tuple[str, str]:
         place = self.places[value]
@@ -120,12 +120,18 @@ class Memory:
         return int(self.buffers[self._key(value)].ctypes.data)
 
     def view(self, value: Value) -> Array:
-        """The value's elements where they lie, without halo."""
-        layout, dtype = self.places[value].layout, value.type.dtype.numpy
+        """The value's elements where they lie, without halo, as they lie there."""
+        layout, dtype = self.places[value].layout, value.type.dtype.memory
         origin = dims.evaluate(layout.address((0,) * value.type.rank), self.sizes) * dtype.itemsize
         strides = tuple(dims.evaluate(stride, self.sizes) * dtype.itemsize for stride in layout.strides)
         shape = self._shape(value.type.shape)
         return np.ndarray(shape, dtype, self.buffers[self._key(value)], origin, strides)
+
+    def read(self, value: Value) -> Array:
+        return from_memory(self.view(value), value.type.dtype)
+
+    def fill(self, value: Value, array: Array) -> None:
+        self.view(value)[...] = to_memory(array, value.type.dtype)
 
 
 def _wrong_kernel(lowered: Lowered, kernels: Sequence[int], arrays: Sequence[Array], reference: Reference) -> DiagnosticError | None:
@@ -140,13 +146,13 @@ def _wrong_kernel(lowered: Lowered, kernels: Sequence[int], arrays: Sequence[Arr
         for value in sorted(step.writes, key=lambda v: v.id):
             if value not in reference.wide or last[value] != number:
                 continue
-            wrong = reference.wrong(value, memory.view(value), KERNEL)
+            wrong = reference.wrong(value, memory.read(value), KERNEL)
             if wrong is not None:
                 notes = [Note(f"it computes: {line(makers[value])}")] if value in makers else []
                 return _refused(lowered, f"the kernel of step {number}, `{step.label}`, is wrong: {value}, {wrong},", step.span, notes)
-            memory.view(value)[...] = reference.wide[value]
+            memory.fill(value, reference.wide[value])
     for value, expected, port in zip(lowered.outputs, lowered.source.graph.outputs, lowered.source.outputs, strict=True):
-        wrong = reference.wrong(expected, memory.view(value), KERNEL)
+        wrong = reference.wrong(expected, memory.read(value), KERNEL)
         if wrong is not None:
             writer = lowered.steps[last[value]] if value in last else None
             label = f"the kernel of step {last[value]}, `{writer.label}`," if writer else "lowering"

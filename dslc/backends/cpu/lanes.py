@@ -1,6 +1,7 @@
 """Lane vectors for Numba: one type per (element type, width), pointers to elements, and a small LLVM expression builder.
 
-A `LaneType` is LLVM's `<W x element>`; element type `bool` is a mask `<W x i1>`, kept in memory as one byte (0 or 1) a lane.
+A `LaneType` is LLVM's `<W x element>`; element type `bool` is a mask `<W x i1>`, kept in memory as one byte (0 or 1) a lane; f16 and
+bf16 are their bits, moved and converted but never computed with.
 `Lanes` wraps an LLVM value of such a type and gives it Python's operators, so that the math library reads like formulas
 and still emits plain LLVM instructions: no fast-math flag is ever set and no product is contracted with a sum unless `fma` says so.
 """
@@ -15,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-I1, I8, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+I1, I8, I16, I32, I64 = ir.IntType(1), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 F32, F64 = ir.FloatType(), ir.DoubleType()
 POINTER = ir.PointerType()
 BYTES = I8.as_pointer()
@@ -36,7 +37,7 @@ class Element:
     memory: ir.Type
     size: int
     scalar: types.Type
-    kind: str  # "f" floating, "i" signed, "u" unsigned, "b" mask
+    kind: str  # "f" floating, "h" the bits of a 16-bit float, "i" signed, "u" unsigned, "b" mask
 
 
 ELEMENTS: dict[str, Element] = {
@@ -44,6 +45,9 @@ ELEMENTS: dict[str, Element] = {
     for e in (
         Element("f32", F32, F32, 4, types.float32, "f"),
         Element("f64", F64, F64, 8, types.float64, "f"),
+        Element("f16", I16, I16, 2, types.uint16, "h"),
+        Element("bf16", I16, I16, 2, types.uint16, "h"),
+        Element("i8", I8, I8, 1, types.int8, "i"),
         Element("i32", I32, I32, 4, types.int32, "i"),
         Element("i64", I64, I64, 8, types.int64, "i"),
         Element("u8", I8, I8, 1, types.uint8, "u"),

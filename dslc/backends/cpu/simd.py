@@ -4,8 +4,8 @@ A kernel is ordinary Numba Python over explicit vectors. Names that must know th
 are made once per width; operators and functions of vectors work at every width. Each one is lowered straight to LLVM
 instructions, never through another Numba function, which keeps compilation fast.
 
-T stands for f32, f64, i32, i64, u8, or bool (a mask: bytes of 0 and 1 in memory); p is a pointer, i a position in elements,
-n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector of i64.
+T stands for f32, f64, i8, i32, i64, u8, bool (a mask: bytes of 0 and 1 in memory), or f16 and bf16, which are moved and converted
+only; p is a pointer, i a position in elements, n a number of lanes from 0 to W, s a stride in elements, v a vector, iv a vector of i64.
 
     W, ACCUMULATORS                                     lanes of a vector; vectors that make 16 canonical lanes
     arg(row, i)  ptr_T(address)  offset(p, i)           argument words and pointers
@@ -38,11 +38,13 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, lower_builtin, type_callable
 
-from dslc.backends.cpu import integers, mathlib, random
+from dslc.backends.cpu import halves, integers, mathlib, random
 from dslc.backends.cpu.lanes import (
     BYTES,
     CANONICAL_LANES,
     ELEMENTS,
+    F32,
+    I16,
     I32,
     I64,
     POINTER,
@@ -67,7 +69,7 @@ from dslc.backends.cpu.trees import tree_functions
 EXACT: dict[str, Any] = {"error_model": "numpy", "nogil": True, "boundscheck": False}
 
 
-def is_lanes(t: types.Type, kinds: str = "fiub") -> TypeGuard[LaneType]:
+def is_lanes(t: types.Type, kinds: str = "fhiub") -> TypeGuard[LaneType]:
     return isinstance(t, LaneType) and t.element.kind in kinds
 
 
@@ -183,7 +185,7 @@ def _larger(sign: str) -> Callable[..., Lanes]:
 
 vmax = _same_type_function("vmax", 2, "fiub", _larger(">"), "Maximum; NaN in either argument gives NaN; x for equal zeros.")
 vmin = _same_type_function("vmin", 2, "fiub", _larger("<"), "Minimum; NaN in either argument gives NaN; x for equal zeros.")
-fma = _same_type_function("fma", 3, "f", lambda kind, x, y, z: x.fma(y, z), "x * y + z, rounded once.")
+fma = _same_type_function("fma", 3, "fiu", lambda k, x, y, z: x.fma(y, z) if k == "f" else x * y + z, "x * y + z; floats round once.")
 vsqrt = _same_type_function("vsqrt", 1, "f", lambda kind, x: x.sqrt(), "Square root, correctly rounded.")
 vrsqrt = _same_type_function("vrsqrt", 1, "f", lambda kind, x: 1.0 / x.sqrt(), "1 / sqrt(x), both steps correctly rounded.")
 vfloor = _same_type_function("vfloor", 1, "f", lambda kind, x: x.call("floor"), "Round towards minus infinity.")
@@ -278,6 +280,12 @@ def convert(x: Lanes, source: Element, target: Element) -> Lanes:
     """Value conversion, deterministic for every input: float to integer truncates, saturates and sends NaN to 0."""
     if source is target:
         return x
+    if source.kind == "h":
+        wide = call_formula(x.b, f"from_{source.name}", halves.WIDEN[source.name], [x.v], ir.VectorType(F32, x.width))
+        return convert(Lanes(x.b, wide), ELEMENTS["f32"], target)
+    if target.kind == "h":
+        exact = x if source.kind == "f" else convert(x, source, ELEMENTS["f64"])
+        return Lanes(x.b, call_formula(x.b, f"to_{target.name}", halves.NARROW[target.name], [exact.v], ir.VectorType(I16, x.width)))
     if target.kind == "b":
         return x.differs(0)
     match source.kind, target.kind:
@@ -453,12 +461,12 @@ def _vectors(width: int) -> dict[str, Any]:
         made |= memory_functions(element, width)
         made[f"splat_{element.name}"] = _splat(element, width)
         kind = element.kind
-        for name, sign in (("reduce_max", ">"), ("reduce_min", "<")):
+        for name, sign in () if kind == "h" else (("reduce_max", ">"), ("reduce_min", "<")):
             made[f"{name}_{element.name}"] = _reduction(name, element, width, partial(_larger(sign), kind))
-        if kind != "b":
+        if kind not in "bh":
             made[f"reduce_add_{element.name}"] = _reduction("reduce_add", element, width, operator.add)
             made[f"reduce_mul_{element.name}"] = _reduction("reduce_mul", element, width, operator.mul)
-        if kind == "f":
+        if kind == "f" or element.name in ("i32", "i64"):
             made |= tree_functions(element, width)
     for name in ("i32", "i64"):
         made[f"iota_{name}"] = _iota(ELEMENTS[name], width)

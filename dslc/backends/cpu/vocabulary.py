@@ -32,8 +32,8 @@ def identity(op: str, dtype: DType) -> str:
     if op in ("add", "mul"):
         number = 0 if op == "add" else 1
         return f"splat_{dtype.value}({float(number) if dtype.floating else number})"
-    low = {"u8": "0", "i32": str(-(2**31)), "i64": str(-(2**63)), "bool": "False"}
-    high = {"u8": "255", "i32": str(2**31 - 1), "i64": str(2**63 - 1), "bool": "True"}
+    low = {"i8": "-128", "u8": "0", "i32": str(-(2**31)), "i64": str(-(2**63)), "bool": "False"}
+    high = {"i8": "127", "u8": "255", "i32": str(2**31 - 1), "i64": str(2**63 - 1), "bool": "True"}
     if dtype.floating:
         return f"splat_{dtype.value}({'-inf' if op == 'max' else 'inf'})"
     return f"splat_{dtype.value}({(low if op == 'max' else high)[dtype.value]})"

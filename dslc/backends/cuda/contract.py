@@ -140,7 +140,11 @@ class ContractionWriter(Writer):
                 self._steps(loops[1:], total, at | {name: axis})
             return
         x, y = (_sum(o, *(_times(name, _stride(axis, o)) for name, axis in at.items())) for o in ("a", "b"))
-        self.line(f"{total} = fma_{self.dtype}(p{self.words[0]}[{x}], p{self.words[1]}[{y}], {total})")
+        x, y = f"p{self.words[0]}[{x}]", f"p{self.words[1]}[{y}]"
+        if self.c.dtype.floating:
+            self.line(f"{total} = fma_{self.dtype}({x}, {y}, {total})")
+        else:
+            self.line(f"{total} = {self.dtype}({total} + {self.dtype}({x} * {y}))")
 
     # ---- the epilogue ----
 

@@ -29,12 +29,14 @@ from dslc.ir.plan import BufferPlan, concrete
 from dslc.ir.types import DType
 
 CAPABILITIES = ((7, 5), (8, 0), (8, 6), (9, 0))
-SCALARS = {"f32": np.float32, "f64": np.float64, "i32": np.int32, "i64": np.int64, "u8": np.uint8, "u32": np.uint32, "u64": np.uint64}
+SCALARS = {"f32": np.float32, "f64": np.float64, "i8": np.int8, "i32": np.int32, "i64": np.int64}
+SCALARS |= {"u8": np.uint8, "u32": np.uint32, "u64": np.uint64}
 TYPES = {
     DType.F32: types.float32,
     DType.F64: types.float64,
     DType.I32: types.int32,
     DType.I64: types.int64,
+    DType.I8: types.int8,
     DType.U8: types.uint8,
     DType.BOOL: types.boolean,
 }

@@ -29,8 +29,8 @@ from dslc.ir.types import DType
 SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
 COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 ROUNDING = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint"}
-LOWEST = {DType.U8: 0, DType.I32: -(2**31), DType.I64: -(2**63)}
-HIGHEST = {DType.U8: 255, DType.I32: 2**31 - 1, DType.I64: 2**63 - 1}
+LOWEST = {DType.I8: -128, DType.U8: 0, DType.I32: -(2**31), DType.I64: -(2**63)}
+HIGHEST = {DType.I8: 127, DType.U8: 255, DType.I32: 2**31 - 1, DType.I64: 2**63 - 1}
 
 
 class NotCovered(Exception):
@@ -139,6 +139,8 @@ def identity(op: str, dtype: DType) -> str:
 def text_of(e: Expr, names: list[str], dim: Callable[[Dim], str], functions: Functions) -> str:
     """One operation as source; `names` are the texts of its operands, in order. Raises NotCovered."""
     t = e.dtype.value
+    if e.dtype.half:
+        raise NotCovered(f"numbers of the type {t}")
     match e:
         case Const(value=value):
             return constant_text(value, t)

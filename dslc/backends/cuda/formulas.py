@@ -218,7 +218,7 @@ def constant_text(value: float | int | bool, element: str) -> str:
 
 def chosen(condition: str, x: str, y: str, element: str) -> str:
     """x where the condition holds, else y: one instruction where there is one, since branches make a kernel slow to compile."""
-    if element in ("u8", "bool"):
+    if element in ("i8", "u8", "bool"):
         return f"{x} if {condition} else {y}"
     return f"cuda.selp({condition}, {x}, {y})"
 
