@@ -50,7 +50,7 @@ def expand_composites(graph: Graph, keep: frozenset[str] = frozenset(), when: Ca
     pending = list(reversed(graph.ops))
     while pending:
         op = pending.pop()
-        if is_composite(op.kind) and op.kind not in keep and (when is None or when(op)):
+        if op.kind not in keep and is_composite(op.kind) and (when is None or when(op)):
             pending.extend(reversed(expand_op(builder, op)))
         else:
             done.append(op)
