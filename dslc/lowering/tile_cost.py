@@ -90,7 +90,8 @@ def _bytes_a_cycle(c: Contraction, roles: Roles, lanes: Tiled | None, panel: int
     distance = innermost * c.dtype.size
     if lanes is None or innermost <= lanes.size or distance < 1024 or steps <= 32:
         return inf if panel <= L1_BYTES else 32.0
-    return 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
+    rate = 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
+    return rate * min(2.0, max(1.0, lanes.size * c.dtype.size / 128))  # lines side by side come together
 
 
 def _crowding(c: Contraction, roles: Roles, reduction: Reduction, rows: tuple[Tiled, ...], row: int) -> float:
