@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dslc.diagnostics import Diagnostic, DiagnosticError
+from dslc.diagnostics import Diagnostic, DiagnosticError, Span
 from dslc.ir.graph import Op
 
 
@@ -17,3 +17,8 @@ def refused(op: Op, library: str, why: str | None = None) -> DiagnosticError:
             hint="compare a network without it, or leave this library out of --against",
         )
     )
+
+
+def untrainable(why: str, span: Span | None = None, hint: str | None = None) -> DiagnosticError:
+    """DL0831: a training step that another library cannot take in the same way."""
+    return DiagnosticError(Diagnostic("DL0831", why, span, hint=hint))

@@ -91,13 +91,12 @@ def _gradients(torch: Any) -> Callable[..., Any]:
 
 
 class Weights:
-    """The buffers of a program as tensors, each in the layout that PyTorch's own layers would give it."""
+    """The buffers of a program as tensors, each in the memory layout that PyTorch's own layers would give it."""
 
     def __init__(self, torch: Any, program: Program, graph: Graph, arrays: Mapping[str, Any], channels_last: bool):
         uses = graph.uses()
         self.leaves: dict[str, Any] = {}
         self.views: dict[Value, Any] = {}
-        self._turned: set[str] = set()
         for port, value in zip(program.inputs, graph.inputs, strict=True):
             if port.kind != PortKind.BUFFER:
                 continue
@@ -105,15 +104,13 @@ class Weights:
             if value.type.rank == 4 and channels_last:
                 tensor = tensor.contiguous(memory_format=torch.channels_last)
             if value.type.rank == 2 and uses.get(value) and all(_right(op, value) for op in uses[value] if op.kind != GRAD):
-                self._turned.add(port.name)
-                tensor = tensor.t().contiguous()
+                tensor = tensor.t().contiguous().t()
             self.leaves[port.name] = tensor
-            self.views[value] = tensor.t() if port.name in self._turned else tensor
+            self.views[value] = tensor
 
     def array(self, path: str) -> Any:
         """The present numbers of a buffer, laid out as the program has them."""
-        leaf = self.leaves[path].detach()
-        return (leaf.t() if path in self._turned else leaf).contiguous().numpy()
+        return self.leaves[path].detach().contiguous().numpy()
 
 
 def _right(op: Op, value: Value) -> bool:
@@ -131,7 +128,7 @@ def tensors(torch: Any, program: Program, inputs: Mapping[str, Any], channels_la
     return found
 
 
-def _other(torch: Any, program: Program, settings: Mapping[str, Any]) -> dict[Value, Any]:
+def other_values(torch: Any, program: Program, settings: Mapping[str, Any]) -> dict[Value, Any]:
     """Settings, seeds and counters as 0-d tensors."""
     from dslc.interchange.torch_operators import dtype_of
 
@@ -153,7 +150,7 @@ def inference(
     free = [v for v, port in zip(graph.inputs, program.inputs, strict=True) if port.kind == PortKind.INPUT]
     values = [given[port.name] for port in program.inputs if port.kind == PortKind.INPUT]
     results = [(port.name, v) for port, v in zip(program.outputs, graph.outputs, strict=True) if port.kind != PortKind.BUFFER]
-    call = function(torch, graph, weights.views | _other(torch, program, {}), free, [v for _, v in results]).call
+    call = function(torch, graph, weights.views | other_values(torch, program, {}), free, [v for _, v in results]).call
     if compiled:
         call = torch.compile(call)
     names = [name for name, _ in results]
