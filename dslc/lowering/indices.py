@@ -1,13 +1,14 @@
 """Index arithmetic: ranges of loop variables, coefficients, and expressions rewritten under a substitution."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim, DimExpr, Quotient
 from dslc.ir.loops import (
     Binary,
+    Carry,
     Cast,
     ClampedLoad,
     Const,
@@ -301,13 +302,18 @@ def substitute(e: Expr, mapping: Mapping[str, Dim]) -> Expr:
     return map_indices(e, lambda d: dims.substitute(d, mapping))
 
 
-def variables_of(e: Expr, bound: Iterable[str] = ()) -> frozenset[str]:
-    """Names of loop variables (and the batch) that the value of an expression depends on."""
-    names: set[str] = set()
-    inner: set[str] = set(bound)
-    for n in walk(e):
-        if isinstance(n, Reduce):
-            inner.update(v for v, _ in n.variables)
+def variables_of(e: Expr) -> frozenset[str]:
+    """Loop variables, the batch and what is carried: the names that the value of an expression depends on."""
+    found: set[str] = set()
+    bound: set[str] = set()
     for d in indices(e):
-        names |= dims.names(d)
-    return frozenset(names - inner)
+        found |= dims.names(d)
+    for n in walk(e):
+        match n:
+            case Carry(name=name):
+                found.add(name)
+            case ClampedLoad(clamped=clamped):
+                found |= frozenset().union(*(dims.names(x) for _, x, _ in clamped))
+            case Reduce(variables=own):
+                bound |= {v for v, _ in own}
+    return frozenset(found - bound)

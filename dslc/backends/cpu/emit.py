@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dslc.backends.cpu.keys import Keys, variables_of
+from dslc.backends.cpu.keys import Keys
 from dslc.backends.cpu.pairs import paired
 from dslc.backends.cpu.sharing import INNER, OUTER, THREADS, Shares, factor, few_examples, splits_inside
 from dslc.backends.cpu.vocabulary import COMPARISONS, FUNCTIONS, OPERATORS, constant_text, identity
@@ -36,7 +36,7 @@ from dslc.ir.loops import (
     Unary,
 )
 from dslc.ir.types import DType
-from dslc.lowering.indices import children, coefficient, walk
+from dslc.lowering.indices import children, coefficient, variables_of, walk
 
 LANES = 16  # canonical lanes of a reduction
 

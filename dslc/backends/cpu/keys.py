@@ -1,8 +1,7 @@
-"""What an expression is and depends on, for printers that compute each distinct one once."""
+"""What an expression is, for printers that compute each distinct one once."""
 
 from __future__ import annotations
 
-from dslc.ir import dims
 from dslc.ir.loops import Binary, Carry, Cast, ClampedLoad, Const, Expr, IndexValue, Load, LoadAt, Random, Reduce, Unary
 from dslc.lowering.indices import children, walk
 
@@ -45,20 +44,3 @@ class Keys:
             self._known[id(node)] = text
             self._kept.append(node)  # an id is only unique while its object lives
         return self._known[id(e)]
-
-
-def variables_of(e: Expr) -> frozenset[str]:
-    """Loop variables (and what is carried) that an expression depends on."""
-    found: set[str] = set()
-    for node in walk(e):
-        match node:
-            case Load(address=d) | LoadAt(address=d):
-                found |= dims.names(d)
-            case IndexValue(index=d) | Random(index=d):
-                found |= dims.names(d)
-            case Carry(name=name):
-                found.add(name)
-            case ClampedLoad(address=d, clamped=clamped):
-                found |= dims.names(d).union(*(dims.names(i) | dims.names(x) for i, x, _ in clamped))
-    bound = {v for node in walk(e) if isinstance(node, Reduce) for v, _ in node.variables}
-    return frozenset(found - bound)

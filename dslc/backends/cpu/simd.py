@@ -39,15 +39,13 @@ from numba import njit, types
 from numba.extending import intrinsic, lower_builtin, type_callable
 
 from dslc.backends.cpu import halves, integers, mathlib, random
+from dslc.backends.cpu.addresses import arg, offset, pointer_to, prefetch
 from dslc.backends.cpu.lanes import (
-    BYTES,
     CANONICAL_LANES,
     ELEMENTS,
     F32,
     I16,
-    I32,
     I64,
-    POINTER,
     WIDTHS,
     Element,
     ElementPointer,
@@ -316,53 +314,7 @@ def _conversion(target: str) -> Any:
     return define_intrinsic(f"to_{target}", 1, typing, f"Convert to {target}; floats truncate, saturate, NaN gives 0.")
 
 
-# ---------------------------------------------------------------- addresses
-
-
-@intrinsic
-def arg(typingctx: Any, row: types.Type, i: types.Type) -> Typing:
-    """Argument word i (an address) of the kernel's row of int64 words."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
-        words = builder.inttoptr(args[0], POINTER)
-        return builder.load(builder.gep(words, [args[1]], source_etype=I64), typ=I64, align=8)
-
-    return types.uintp(types.uintp, types.intp), codegen
-
-
-def _pointer(element: str) -> Any:
-    def typing(typingctx: Any, address: types.Type) -> Typing:
-        return ElementPointer(element)(types.uintp), lambda c, b, s, a: b.inttoptr(a[0], BYTES)
-
-    return define_intrinsic(f"ptr_{element}", 1, typing, f"The address as a pointer to {element}.")
-
-
-@intrinsic
-def offset(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
-    """The pointer to element i of p."""
-    if not isinstance(p, ElementPointer):
-        return None
-
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
-        return builder.gep(args[0], [args[1]], source_etype=sig.args[0].element.memory)
-
-    return p(p, types.intp), codegen
-
-
-@intrinsic
-def prefetch(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
-    """Ask for the cache line of element i of p in the second-level cache; any address is harmless."""
-    if not isinstance(p, ElementPointer):
-        return None
-
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> Any:
-        address = builder.gep(args[0], [args[1]], source_etype=sig.args[0].element.memory)
-        function = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
-        address.type = POINTER
-        builder.call(function, [address, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])  # a read, level 2, data
-        return context.get_dummy_value()
-
-    return types.void(p, types.intp), codegen
+# ---------------------------------------------------------------- constants, reductions, the namespace
 
 
 _FUNCTIONS: tuple[Any, ...] = (
@@ -391,10 +343,7 @@ GENERIC: dict[str, Any] = {f.__name__: f for f in _FUNCTIONS}
 GENERIC |= {f"v{name}": _math_function(name, 2 if name in mathlib.TWO_ARGUMENTS else 1) for name in mathlib.FORMULAS}
 GENERIC |= {f"uniform_{e}": _uniform(e, f) for e, f in (("f32", random.uniform_f32), ("f64", random.uniform_f64))}
 GENERIC |= {f"to_{e}": _conversion(e) for e in ELEMENTS}
-GENERIC |= {f"ptr_{e}": _pointer(e) for e in ELEMENTS}
-
-
-# ---------------------------------------------------------------- constants, reductions, the namespace
+GENERIC |= {f"ptr_{e}": pointer_to(e) for e in ELEMENTS}
 
 
 def _splat(element: Element, width: int) -> Any:

@@ -16,9 +16,9 @@ from dslc.backends.cuda.expressions import Functions, NotCovered, combined, iden
 from dslc.backends.cuda.kernel import BATCH, CudaKernel, Launch
 from dslc.ir import dims
 from dslc.ir.dims import Dim
-from dslc.ir.loops import Carry, ClampedLoad, Const, Expr, For, IndexValue, Load, LoadAt, LoopProgram, Random, Reduce, Scan, Stmt, Store
+from dslc.ir.loops import ClampedLoad, Const, Expr, For, Load, LoadAt, LoopProgram, Reduce, Scan, Stmt, Store
 from dslc.ir.types import DType
-from dslc.lowering.indices import children, walk
+from dslc.lowering.indices import children, variables_of, walk
 
 LANES = 16
 WARP = 32
@@ -140,25 +140,6 @@ class Writer:
         for scope in self.scopes:
             for known in [k for k in scope.names if buffer in self.key.buffers[k]]:
                 del scope.names[known]
-
-
-def variables_of(e: Expr) -> frozenset[str]:
-    """Loop variables that an expression depends on."""
-    found: set[str] = set()
-    bound: set[str] = set()
-    for node in walk(e):
-        match node:
-            case Load(address=d) | LoadAt(address=d):
-                found |= dims.names(d)
-            case IndexValue(index=d) | Random(index=d):
-                found |= dims.names(d)
-            case Carry(name=name):
-                found.add(name)
-            case ClampedLoad(address=d, clamped=clamped):
-                found |= dims.names(d).union(*(dims.names(i) | dims.names(x) for i, x, _ in clamped))
-            case Reduce(variables=own):
-                bound |= {v for v, _ in own}
-    return frozenset(found - bound)
 
 
 class LoopWriter(Writer):
