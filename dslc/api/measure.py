@@ -37,10 +37,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What all threads together reach: fused multiply-adds in registers (GFLOP/s) and reading memory (GB/s)."""
+    """What all threads together reach: fused multiply-adds in registers (GFLOP/s), reading memory and copying it (GB/s).
+
+    A copied byte counts twice, once read and once written.
+    """
 
     gflops: float
     gbytes: float
+    copied: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,28 +125,40 @@ def by_line(rows: list[Row]) -> list[tuple[str, float, float]]:
 
 
 def machine_limits(options: Options, store: Cache | None) -> Limits:
-    """Measured now with two kernels of our own."""
-    target = host_target(options)
-    sources = {"multiply": _multiply_source(target.width), "stream": _stream_source(target.width)}
-    keys = {name: source.key(target.environment) for name, source in sources.items()}
-    objects = {key: code for key in keys.values() if store is not None and (code := store.get("object", key)) is not None}
-    missing = {keys[name]: source for name, source in sources.items() if keys[name] not in objects}
-    if missing:
-        with Workers() as workers:
-            for key, built in workers.compile(missing).items():
-                objects[key] = built.code
-                if store is not None:
-                    store.put("object", key, built.code)
-    kernels = tuple(KernelPlan(name, keys[name], sources[name].symbol) for name in sources)
-    programs = (_program("multiply", 1 << 20), _program("stream", _STREAM_BYTES))
-    executable = Executable(ExecutablePlan(programs, kernels=kernels, features=target.features), objects, threads=options.threads)
+    """Measured now with kernels of our own."""
+    return Machine(options, store).measure(1.0)
 
-    def best(name: str, seconds: float) -> float:
-        program = executable.program(name)
+
+class Machine:
+    """Kernels that reach the limits of this machine, ready to be measured again and again."""
+
+    def __init__(self, options: Options, store: Cache | None):
+        target = host_target(options)
+        self._width = target.width
+        sources = {"multiply": _multiply_source(target.width), "stream": _stream_source(target.width), "copy": _copy_source(target.width)}
+        keys = {name: source.key(target.environment) for name, source in sources.items()}
+        objects = {key: code for key in keys.values() if store is not None and (code := store.get("object", key)) is not None}
+        missing = {keys[name]: source for name, source in sources.items() if keys[name] not in objects}
+        if missing:
+            with Workers() as workers:
+                for key, built in workers.compile(missing).items():
+                    objects[key] = built.code
+                    if store is not None:
+                        store.put("object", key, built.code)
+        kernels = tuple(KernelPlan(name, keys[name], sources[name].symbol) for name in sources)
+        programs = (_program("multiply", 1 << 20), _program("stream", _STREAM_BYTES), _program("copy", 2 * _STREAM_BYTES))
+        self._executable = Executable(ExecutablePlan(programs, kernels=kernels, features=target.features), objects, threads=options.threads)
+
+    def measure(self, seconds: float) -> Limits:
+        """The limits, in about so long."""
+        operations = 2 * _MULTIPLY_ADDS * self._width * _TURNS * self._executable.threads
+        gflops = operations / self._best("multiply", 0.3 * seconds) / 1e9
+        read = _STREAM_BYTES / self._best("stream", 0.4 * seconds) / 1e9
+        return Limits(gflops, read, 2 * _STREAM_BYTES / self._best("copy", 0.3 * seconds) / 1e9)
+
+    def _best(self, name: str, seconds: float) -> float:
+        program = self._executable.program(name)
         return time_calls(lambda: program({}), seconds).best
-
-    operations = 2 * _MULTIPLY_ADDS * target.width * _TURNS * executable.threads
-    return Limits(operations / best("multiply", 0.3) / 1e9, _STREAM_BYTES / best("stream", 0.4) / 1e9)
 
 
 def _program(name: str, size: int) -> ProgramPlan:
@@ -166,4 +182,14 @@ def _stream_source(width: int) -> KernelSource:
     lines += [f"    c{i} = splat_f32(0.0)" for i in range(8)]
     lines += [f"    for i in range(begin, end, {step}):"] + [f"        c{i} = c{i} + vload_f32(p, i + {i * width})" for i in range(8)]
     lines += ["    vstore_f32(p, begin, c0 + c1 + c2 + c3 + c4 + c5 + c6 + c7)"]
+    return KernelSource("\n".join(lines) + "\n", "kernel", width)
+
+
+def _copy_source(width: int) -> KernelSource:
+    """The first half of the buffer to the second."""
+    count, step = _STREAM_BYTES // 4, 8 * width
+    lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))"]
+    lines += [f"    begin = {count // step} * thread // threads * {step}", f"    end = {count // step} * (thread + 1) // threads * {step}"]
+    lines += [f"    for i in range(begin, end, {step}):"]
+    lines += [f"        vstore_f32(p, i + {count + i * width}, vload_f32(p, i + {i * width}))" for i in range(8)]
     return KernelSource("\n".join(lines) + "\n", "kernel", width)

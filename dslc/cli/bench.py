@@ -35,14 +35,18 @@ class Subject:
 @click.option("--batch", type=click.IntRange(1), help="Examples a call; 1, or the recipe's batch with --train.")
 @click.option("--train", is_flag=True, help="NAME is a recipe: time its training step.")
 @click.option("--profile", "profiled", is_flag=True, help="Time by kernel and by source line, with GFLOP/s and GB/s.")
+@click.option("--against", help="Compare with these, with commas between: torch, torch.compile, onnxruntime.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Turns of each contender of a comparison.")
 @click.option("--seconds", type=click.FloatRange(0.01, 600), default=1.0, show_default=True, help="How long to measure.")
 @compile_options
 @json_option
 def command(
-    file: str, batch: int | None, train: bool, profiled: bool, seconds: float, dims: tuple[str, ...], threads: int | None,
-    width: str | None, precision: str | None, as_json: bool,
+    file: str, batch: int | None, train: bool, profiled: bool, against: str | None, rounds: int, seconds: float, dims: tuple[str, ...],
+    threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Time a model on random inputs through the Python API; the speed of this machine is measured in the same run.
+
+    With --against the same network, translated, is run by other libraries with the same weights; with --train NAME may then be a model.
 
     Example: dslc bench lenet --batch 32 --profile
     """
@@ -51,6 +55,11 @@ def command(
     from dslc.api.stages import paired
 
     options = options_of(None, precision, threads, int(width) if width else None, True)
+    if against is not None:
+        if profiled:
+            raise click.UsageError("--profile and --against do not go together")
+        _compare(file, against, train, batch, parse_dims(dims), options, rounds, as_json)
+        return
     subject = _training(file, batch, parse_dims(dims), options) if train else _inference(file, batch or 1, parse_dims(dims), options)
     timing = time_calls(subject.call, seconds)
     rows, limits = None, None
@@ -130,6 +139,39 @@ def _training(file: str, batch: int | None, dims: dict[str, int], options: Any) 
         trainer.recipe.name, lambda: program.step(data, settings), program.train, inputs, wanted, trainer.flops(count), trainer.threads,
         lambda: trainer.stages,
     )  # fmt: skip
+
+
+def _compare(
+    file: str, against: str, train: bool, batch: int | None, dims: dict[str, int], options: Any, rounds: int, as_json: bool
+) -> None:
+    from dslc.api.contest import against as compare_with
+    from dslc.api.contest import limit_line, wanted
+    from dslc.training.log import cpu_name
+
+    peers = wanted(against, train)
+    progress = Compiling()
+    found = compare_with(file, peers, training=train, batch=batch, dims=dims, options=options, rounds=rounds, progress=progress)
+    progress.end()
+    if as_json:
+        print_json({"machine": cpu_name(), **found.as_json()})
+        return
+    print(f"{found.name}, {'training' if train else 'inference'}, batch {found.batch}, {found.threads} threads, on {cpu_name()}")
+    print(f"this machine, measured in turn: {limit_line(found)}")
+    print()
+    head = ("contender", "ms", "/ dslc", "GFLOP/s", "arithmetic", "weights", "error")
+    mine = found.standings[0].milliseconds
+    body = []
+    for standing in found.standings:
+        arithmetic, weights = found.shares(standing.milliseconds)
+        error = "" if standing.name == "dslc" else "drawn" if standing.error is None else f"{standing.error:.1e}"
+        speed = found.flops / standing.milliseconds / 1e6
+        body.append(
+            (standing.name, f"{standing.milliseconds:.4g}", f"{standing.milliseconds / mine:.3f}", f"{speed:.1f}", f"{arithmetic:.0%}",
+             f"{weights:.0%}", error)
+        )  # fmt: skip
+    print(table([head, *body], right=(1, 2, 3, 4, 5, 6)))
+    print()
+    print(f"best peer / dslc: {found.ratio:.3f}")
 
 
 def _batch(subject: Subject) -> int:

@@ -98,7 +98,7 @@ class Weights:
         self.leaves: dict[str, Any] = {}
         self.views: dict[Value, Any] = {}
         for port, value in zip(program.inputs, graph.inputs, strict=True):
-            if port.kind != PortKind.BUFFER:
+            if port.kind != PortKind.BUFFER or value not in uses:
                 continue
             tensor = torch.from_numpy(arrays[port.name].copy())
             if value.type.rank == 4 and channels_last:
