@@ -101,7 +101,7 @@ def _dslc(task: Task, folder: Path, kind: str) -> Callable[[], object]:
 
 
 def _torch(task: Task, folder: Path, kind: str) -> Callable[[], object]:
-    import torch  # type: ignore[import-not-found, unused-ignore]
+    import torch
 
     from dslc.interchange.torch_network import inference
     from dslc.interchange.torch_training import training
@@ -123,7 +123,7 @@ def _torch(task: Task, folder: Path, kind: str) -> Callable[[], object]:
 
 
 def _onnxruntime(task: Task, folder: Path, kind: str) -> Callable[[], object]:
-    import onnxruntime  # type: ignore[import-not-found, unused-ignore]
+    import onnxruntime
 
     from dslc.interchange.onnx_export import export
 

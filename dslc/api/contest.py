@@ -271,7 +271,7 @@ def _start(folder: Path, kind: str, sources: Mapping[str, str]) -> subprocess.Po
     if refused.exists():
         diagnostics, texts = pickle.loads(refused.read_bytes())  # written by our own process into our own folder
         raise DiagnosticError(*diagnostics, sources={**sources, **texts})
-    raise _ended(folder, kind)
+    raise ended(folder, kind)
 
 
 def _ask(folder: Path, kind: str, process: subprocess.Popen[str]) -> str:
@@ -280,14 +280,15 @@ def _ask(folder: Path, kind: str, process: subprocess.Popen[str]) -> str:
         process.stdin.write("go\n")
         process.stdin.flush()
     except BrokenPipeError:
-        raise _ended(folder, kind) from None
+        raise ended(folder, kind) from None
     line = process.stdout.readline().strip()
     if not line:
-        raise _ended(folder, kind)
+        raise ended(folder, kind)
     return line
 
 
-def _ended(folder: Path, kind: str) -> DiagnosticError:
+def ended(folder: Path, kind: str) -> DiagnosticError:
+    """DL0833, with the last line of what the contender said."""
     words = (folder / f"{kind}.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     said = words[-1][:300] if words else "it said nothing"
     return DiagnosticError(Diagnostic("DL0833", f"the contender {kind} ended early: {said}"))

