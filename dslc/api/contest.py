@@ -231,8 +231,8 @@ def compare(
         folder = Path(place)
         task.write(folder)
         (folder / "module.json").write_text(module, encoding="utf-8")
-        np.savez(folder / "weights.npz", **arrays)  # type: ignore[arg-type]
-        np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
+        np.savez(folder / "weights.npz", **arrays)
+        np.savez(folder / "inputs.npz", **inputs)
         kinds = ["dslc", *peers, "limits"]
         running: dict[str, subprocess.Popen[str]] = {}
         try:

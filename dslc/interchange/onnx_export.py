@@ -16,6 +16,7 @@ from dslc.interchange.refusal import refused
 from dslc.interchange.torch_network import translated
 from dslc.ir.module import PortKind, Program
 from dslc.ir.types import DType, TensorType
+from dslc.ops.shapes import ints
 
 OPSET = 21
 _TYPES = {
@@ -66,7 +67,7 @@ class Network:
 
     def port(self, name: str, type: TensorType) -> Any:
         """A described input or output."""
-        return self.onnx.helper.make_tensor_value_info(name, self.type(type.dtype), [int(n) for n in type.shape])
+        return self.onnx.helper.make_tensor_value_info(name, self.type(type.dtype), list(ints(type.shape)))
 
 
 def export(program: Program, arrays: Mapping[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from dslc.interchange.torch_operators import whole_scale
 from dslc.ir.graph import Op
 from dslc.ir.operator import OPERATORS
 from dslc.ir.types import DType
-from dslc.ops.shapes import normal_axes, normal_axis
+from dslc.ops.shapes import ints, normal_axes, normal_axis
 from dslc.ops.windows import several, sides
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def _slice(net: Network, op: Op, x: str) -> str:
         return x
     rows = []
     for axis, (start, stop, step) in enumerate(zip(op.attr("starts"), op.attr("stops"), op.attr("steps"), strict=True)):
-        chosen = range(op.inputs[0].type.shape[axis])[slice(start, stop, step)]
+        chosen = range(ints(op.inputs[0].type.shape)[axis])[slice(start, stop, step)]
         rows.append((chosen.start, chosen.stop if chosen.stop >= 0 else np.iinfo(np.int64).min, axis, step))
     starts, stops, axes, steps = (net.constant(np.array(column), DType.I64) for column in zip(*rows, strict=True))
     return net.node("Slice", x, starts, stops, axes, steps)

@@ -7,7 +7,7 @@ from typing import Any
 from dslc.interchange.refusal import refused
 from dslc.interchange.torch_operators import NAME, Entry, dtype_of, entry
 from dslc.ir.graph import Op
-from dslc.ops.shapes import normal_axes, normal_axis
+from dslc.ops.shapes import ints, normal_axes, normal_axis
 
 
 def _axes(op: Op) -> tuple[int, ...]:
@@ -186,7 +186,7 @@ def _roll(torch: Any, op: Op) -> Entry:
 def _slice(torch: Any, op: Op) -> Entry:
     places, turned = [], []
     for axis, (start, stop, step) in enumerate(zip(op.attr("starts"), op.attr("stops"), op.attr("steps"), strict=True)):
-        chosen = range(op.inputs[0].type.shape[axis])[slice(start, stop, step)]
+        chosen = range(ints(op.inputs[0].type.shape)[axis])[slice(start, stop, step)]
         if step < 0:
             chosen = chosen[::-1]
             turned.append(axis)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dslc.interchange.torch_operators import NAME, TABLE
 from dslc.interchange.updates import Update, find_updates
 from dslc.ir.graph import Graph
 from dslc.ir.module import PortKind, Program
+from dslc.ops.shapes import ints
 
 STEPS = 3
 TOLERANCE = 1e-4
@@ -95,7 +97,7 @@ def _tidy(number: float, digits: int = 4) -> float:
 
 def _same(torch: Any, update: Update, rule: Rule) -> bool:
     """Whether both move random numbers alike over some steps of the recipe's schedule."""
-    shape = tuple(int(n) for n in update.graph.inputs[0].type.shape)
+    shape = ints(update.graph.inputs[0].type.shape)
     rng = np.random.default_rng(0)
     p = rng.standard_normal(shape).astype(np.float32)
     states: list[Any] = [np.zeros(shape, np.float32) for _ in update.states]
@@ -132,7 +134,7 @@ def training(
     """A training step of a bound program on this batch, which gives its metrics, and the weights that it moves."""
     grad, updates = find_updates(program, settings)
     rules: dict[Any, Rule] = {}
-    for update in sorted(updates, key=lambda u: int(u.graph.inputs[0].type.size)):  # the smallest parameter of each kind is asked
+    for update in sorted(updates, key=lambda u: prod(ints(u.graph.inputs[0].type.shape))):  # the smallest parameter of each kind is asked
         if update.signature not in rules:
             rules[update.signature] = recognise(torch, update)
     if len({rule.name for rule in rules.values()}) > 1:

@@ -16,6 +16,7 @@ from dslc.interchange.refusal import untrainable
 from dslc.interpret import Array, interpret
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.module import PortKind, Program
+from dslc.ops.shapes import ints
 
 GRAD = "grad"
 
@@ -37,7 +38,7 @@ class Update:
 
     def __call__(self, p: float | Array, g: float | Array, states: Sequence[float | Array], step: int = 1) -> list[Array]:
         """The new parameter and states in step `step`, the first being 1; numbers stand for arrays full of them."""
-        shape = tuple(int(n) for n in self.graph.inputs[0].type.shape)
+        shape = ints(self.graph.inputs[0].type.shape)
         given = [np.broadcast_to(np.asarray(a, np.float32), shape) for a in (p, g, *states)]
         scalars = [step - 1 if n in self.counters else value for n, value in enumerate(self.scalars)]
         return interpret(self.graph, [*given, *(np.asarray(n) for n in scalars)])

@@ -8,7 +8,6 @@ PyTorch (eager, the better of both memory formats for images) its time stands be
 The contenders take turns of a third of a second, each in a process of its own, as in `dslc bench --against`.
 """
 
-
 from __future__ import annotations
 
 import argparse
