@@ -49,7 +49,7 @@ def arrays_of(kind: str, sample: Sample, dtype: DType = DType.F64) -> list[Array
 
 
 def type_of(array: Array) -> TensorType:
-    dtype = next(d for d in DType if d.numpy == array.dtype)
+    dtype = next(d for d in DType if d.memory == array.dtype)
     return TensorType(dtype, tuple(int(size) for size in array.shape))
 
 
