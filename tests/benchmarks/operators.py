@@ -38,7 +38,7 @@ class Case:
     batch: int = 1
 
     def text(self) -> str:
-        return f"model Net({self.inputs}) -> {self.result} {{\n  {self.body}\n}}\n"
+        return f"dim N <= 256\nmodel Net({self.inputs}) -> {self.result} {{\n  {self.body}\n}}\n"
 
 
 def depthwise(channels: int, size: int, stride: int, batch: int) -> Case:

@@ -14,7 +14,7 @@ from dslc.api import contest
 from dslc.cli.bench import command
 from dslc.diagnostics import DiagnosticError
 
-NET = "model Net(x: f32[N, 3]) -> f32[N, 2] {\n  return x |> Dense[2]\n}\n"
+NET = "dim N <= 64\nmodel Net(x: f32[N, 3]) -> f32[N, 2] {\n  return x |> Dense[2]\n}\n"
 
 
 def refused(names: str, training: bool = False) -> str:
