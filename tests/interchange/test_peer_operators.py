@@ -63,7 +63,7 @@ def agree(kind: str, found: list[Any], wanted: list[Any]) -> None:
         np.testing.assert_allclose(mine, right, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(("kind", "sample"), samples(TORCH_TABLE, "torch"))
+@pytest.mark.parametrize(("kind", "sample"), list(samples(TORCH_TABLE, "torch")))
 def test_torch(kind: str, sample: Sample) -> None:
     torch = pytest.importorskip("torch")
     program, inputs = program_of(kind, sample)
@@ -75,7 +75,7 @@ def test_torch(kind: str, sample: Sample) -> None:
     agree(kind, [value.numpy() for value in results.values()], interpret(program.graph, list(inputs.values())))
 
 
-@pytest.mark.parametrize(("kind", "sample"), samples(ONNX_TABLE, "onnx"))
+@pytest.mark.parametrize(("kind", "sample"), list(samples(ONNX_TABLE, "onnx")))
 def test_onnx(kind: str, sample: Sample) -> None:
     pytest.importorskip("onnx")
     runtime = pytest.importorskip("onnxruntime")
