@@ -122,7 +122,7 @@ def test_constants_keep_their_bytes() -> None:
         ("graph() { %0: f32[] = full[value = -nan]() return %0 }", "no value"),
         ('graph() { %0: f32[] = full[value = "\\q"]() return %0 }', "escape"),
         ("graph() { %0: f32[] = constant[data = data f32[] #A]() return %0 }", "bytes of a constant"),
-        ("graph() {\n  %0: f16[] = full()\n return %0 }", "line 2"),
+        ("graph() {\n  %0: f128[] = full()\n return %0 }", "line 2"),
     ],
 )
 def test_what_is_no_graph_is_refused(text: str, message: str) -> None:
