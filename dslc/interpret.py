@@ -13,6 +13,7 @@ from dslc.ir.dims import Dim, DimExpr
 from dslc.ir.graph import ConstantData, Graph, Op, Value
 from dslc.ir.halves import as_values
 from dslc.ir.operator import OPERATORS
+from dslc.ir.scan import is_scan, parts
 from dslc.ir.types import DType, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -51,12 +52,29 @@ def evaluate(graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int] | Non
 
 
 def _run(op: Op, arrays: list[Array], sizes: Mapping[str, int], wide: bool) -> tuple[Array, ...]:
+    if is_scan(op):
+        return _scan(op, arrays, sizes, wide)
     operator = OPERATORS[op.kind]
     if not operator.has("reference"):
         raise InterpreterError(f"{op.kind} is replaced by a transform before a graph runs")
     attrs = {name: _resolved(attr, sizes, wide) for name, attr in op.attrs}
     made = operator.reference(*arrays, **attrs)
     return tuple(np.asarray(array) for array in made) if len(op.outputs) > 1 or isinstance(made, tuple) else (np.asarray(made),)
+
+
+def _scan(op: Op, arrays: list[Array], sizes: Mapping[str, int], wide: bool) -> tuple[Array, ...]:
+    scan = parts(op)
+    count, walked, carried = dims.evaluate(scan.length, sizes), len(scan.sequences), len(scan.initial)
+    sequences, carries, captures = arrays[:walked], arrays[walked : walked + carried], arrays[walked + carried :]
+    shapes = [tuple(dims.evaluate(size, sizes) for size in v.type.shape) for v in scan.stacked]
+    stacked = [_converted(np.zeros(shape), v.type.dtype, wide) for shape, v in zip(shapes, scan.stacked, strict=True)]
+    for index in reversed(range(count)) if scan.reverse else range(count):
+        slices = [np.take(a, index, axis) for a, axis in zip(sequences, scan.elements, strict=True)]
+        results = interpret(scan.body, [np.asarray(index), *slices, *carries, *captures], sizes, wide=wide)
+        carries = results[:carried]
+        for whole, axis, part in zip(stacked, scan.stacks, results[carried:], strict=True):
+            np.moveaxis(whole, axis, 0)[index] = part
+    return (*carries, *stacked)
 
 
 def _resolved(attr: Any, sizes: Mapping[str, int], wide: bool) -> Any:

@@ -11,7 +11,7 @@ from dslc.diagnostics import Span
 from dslc.ir.dims import Dim
 from dslc.ir.graph import ConstantData, Graph, Op, Value, sorted_attrs
 from dslc.ir.halves import as_values
-from dslc.ir.operator import OPERATORS, REQUIRED, Operator, TypeFailure, meeting_float
+from dslc.ir.operator import OPERATORS, REQUIRED, Operator, TypeFailure, infer_types, meeting_float
 from dslc.ir.types import DType, TensorType
 
 
@@ -57,8 +57,7 @@ class Builder:
             if op_class.widens and inputs and all(v.type.dtype.narrow for v in inputs):
                 wide = self.emit(kind, (self.apply("cast", v, dtype=DType.I32) for v in inputs), attrs, regions)
                 return replace(wide, inputs=inputs)
-        types = op_class.infer(*(v.type for v in inputs), **full)
-        types = types if isinstance(types, tuple) else (types,)
+        types = infer_types(kind, (v.type for v in inputs), full, regions)
         op = Op(kind, inputs, sorted_attrs(full), tuple(self.value(t) for t in types), regions, self.span)
         self.ops.append(op)
         return op

@@ -7,7 +7,7 @@ tests, and a gradient: `vjp`, or `expand` (whose operators have one), or `differ
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +16,7 @@ import numpy as np
 from dslc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
-    from dslc.ir.graph import Value
+    from dslc.ir.graph import Graph, Value
     from dslc.ir.loops import ContractionMap, Expr, Recurrence
     from dslc.ir.routines import Routine
 
@@ -75,12 +75,13 @@ class Operator:
     widens: ClassVar[bool] = False  # sums products: operands of i8 and u8 are converted to i32 by the builder
     draw: ClassVar[bool] = False  # takes (seed, counter) scalars and a `stream` attribute: a random operator
     internal: ClassVar[bool] = False  # made by the compiler only, no spelling in the language
+    regions: ClassVar[int] = 0  # how many graphs it has as its parts (the body of a loop); transforms differentiate it
     meta: ClassVar[bool] = False  # a leaf or a note to a transform (constant, grad): no body, replaced before or by lowering
     differentiable: ClassVar[bool] = True
     samples: ClassVar[list[Sample]] = []
     errors: ClassVar[list[BadSample]] = []
 
-    # infer(self, *types, **attrs) -> TensorType or a tuple of them
+    # infer(self, *types, **attrs) -> TensorType or a tuple of them; with regions=(...) where it has some
     infer: Callable[..., TensorType | tuple[TensorType, ...]]
     # reference(self, *arrays, **attrs) -> array or tuple; `np` is NumPy; float64 in means float64 out
     reference: Callable[..., Any]
@@ -109,6 +110,19 @@ class Operator:
 
 
 OPERATORS: dict[str, Operator] = {}
+
+
+def infer_types(
+    kind: str, inputs: Iterable[TensorType], attrs: Mapping[str, Any], regions: tuple[Graph, ...] = ()
+) -> tuple[TensorType, ...]:
+    """The types of an operation's results; TypeFailure where it is refused."""
+    operator = OPERATORS[kind]
+    if len(regions) != operator.regions:
+        raise TypeFailure(f"{kind} has {operator.regions} regions, not {len(regions)}")
+    made = operator.infer(*inputs, **attrs, regions=regions) if regions else operator.infer(*inputs, **attrs)
+    return made if isinstance(made, tuple) else (made,)
+
+
 DEFINITIONS = ("body", "expand", "recurrence", "routine")  # one of them says what an operator computes
 
 
@@ -121,7 +135,7 @@ def operator(cls: type[Operator]) -> type[Operator]:
         missing.append("docstring")
     if not (cls.meta or any(cls.has(part) for part in DEFINITIONS)):
         missing.append("body or expand")
-    if cls.differentiable and not (cls.has("vjp") or cls.has("expand")):
+    if cls.differentiable and not (cls.has("vjp") or cls.has("expand") or cls.regions):
         missing.append("vjp, expand or differentiable = False")
     if not (cls.meta or cls.samples):
         missing.append("samples")

@@ -11,7 +11,7 @@ from typing import Any
 from dslc.ir.dims import DimExpr, names
 from dslc.ir.graph import ConstantData, Graph, Op, Value
 from dslc.ir.module import Module, PortKind, Program
-from dslc.ir.operator import OPERATORS, Operator, TypeFailure
+from dslc.ir.operator import OPERATORS, Operator, TypeFailure, infer_types
 from dslc.ir.text import print_op
 from dslc.ir.types import DType, TensorType
 
@@ -47,8 +47,6 @@ def verify(graph: Graph, stage: Stage = ELABORATED) -> Graph:
             _check_op(op, defined, stage)
         except VerificationError as error:
             raise VerificationError(f"{error}: {_line(op)}") from None
-        for region in op.regions:
-            verify(region, stage)
     for value in graph.outputs:
         _check_defined(value, defined)
     return graph
@@ -78,8 +76,9 @@ def _check_op(op: Op, defined: dict[int, Value], stage: Stage) -> None:
         raise VerificationError(str(error)) from None
     _check_names(op.attrs, stage)
     _check_stage(op, operator, stage)
-    if not op.regions:  # else its types come from its regions, which are verified by themselves
-        _check_types(op, operator)
+    for region in op.regions:
+        verify(region, stage)
+    _check_types(op)
     for value in op.outputs:
         _define(value, defined, stage)
 
@@ -102,12 +101,11 @@ def _define(value: Value, defined: dict[int, Value], stage: Stage) -> None:
     defined[value.id] = value
 
 
-def _check_types(op: Op, operator: Operator) -> None:
+def _check_types(op: Op) -> None:
     try:
-        inferred = operator.infer(*(v.type for v in op.inputs), **dict(op.attrs))
+        types = infer_types(op.kind, (v.type for v in op.inputs), dict(op.attrs), op.regions)
     except TypeFailure as failure:
         raise VerificationError(str(failure)) from None
-    types = inferred if isinstance(inferred, tuple) else (inferred,)
     if types != tuple(v.type for v in op.outputs):
         raise VerificationError(f"the result is {', '.join(map(str, types))}")
 

@@ -12,12 +12,14 @@ from dslc.ops import colors as colors
 from dslc.ops import constants as constants
 from dslc.ops import contraction as contraction
 from dslc.ops import convolution as convolution
+from dslc.ops import ctc as ctc
 from dslc.ops import divergences as divergences
 from dslc.ops import elementwise as elementwise
 from dslc.ops import functions as functions
 from dslc.ops import indexing as indexing
 from dslc.ops import layouts as layouts
 from dslc.ops import logic as logic
+from dslc.ops import loops as loops
 from dslc.ops import losses as losses
 from dslc.ops import mixing as mixing
 from dslc.ops import movement as movement

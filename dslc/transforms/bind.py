@@ -9,7 +9,7 @@ from typing import Any
 from dslc.diagnostics import Diagnostic, DiagnosticError
 from dslc.ir.dims import Dim, DimError, DimExpr, substitute
 from dslc.ir.graph import Graph, Op, Value
-from dslc.ir.operator import OPERATORS, TypeFailure
+from dslc.ir.operator import OPERATORS, TypeFailure, infer_types
 from dslc.ir.types import TensorType
 
 
@@ -38,11 +38,10 @@ def bind(graph: Graph, sizes: Mapping[str, Dim]) -> Graph:
 def _bind_op(op: Op, bound: Any, sizes: Mapping[str, Dim]) -> Op:
     attrs = tuple((name, bind_attr(value, sizes)) for name, value in op.attrs)
     inputs, outputs = tuple(bound(v) for v in op.inputs), tuple(bound(v) for v in op.outputs)
-    if not op.regions and op.kind in OPERATORS:
-        types = OPERATORS[op.kind].infer(*(v.type for v in inputs), **dict(attrs))
-        types = types if isinstance(types, tuple) else (types,)
-        assert types == tuple(v.type for v in outputs), f"{op.kind}: {types} is not the substituted type"
     regions = tuple(bind(region, sizes) for region in op.regions)
+    if op.kind in OPERATORS:
+        types = infer_types(op.kind, (v.type for v in inputs), dict(attrs), regions)
+        assert types == tuple(v.type for v in outputs), f"{op.kind}: {types} is not the substituted type"
     return replace(op, inputs=inputs, attrs=attrs, outputs=outputs, regions=regions)
 
 

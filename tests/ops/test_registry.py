@@ -30,7 +30,7 @@ from tests.backends.test_kernels import KINDS, program_of
 from tests.ops.test_operators import differentiable
 
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "operators.md").read_text(encoding="utf-8")
-NO_KERNEL_OF_ITS_OWN = {"constant", "grad"}  # data, and a note to a transform
+NO_KERNEL_OF_ITS_OWN = {"constant", "grad", "scan"}  # data, a note to a transform, a loop over the kernels of its body
 WIDTHS = (16, 8, 4)
 
 
@@ -58,7 +58,7 @@ def lacking(kind: str) -> list[str]:
             found.append("samples")
         elif fault := kernel_fault(kind):
             found.append(f"a kernel ({fault})")
-    if op.differentiable and not ((op.has("vjp") or op.has("expand")) and any(differentiable(op, s) for s in op.samples)):
+    if op.differentiable and not op.regions and not ((op.has("vjp") or op.has("expand")) and any(differentiable(op, s) for s in op.samples)):
         found.append("a gradient that is tested, or its absence")
     if not (op.internal or op.meta):
         head = f"### `{signature(op)}`\n"
