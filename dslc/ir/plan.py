@@ -17,6 +17,8 @@ Where a buffer lies is its region:
 | `input`      | the caller's array (only element-aligned), + offset | bytes an example if axis 0 is the batch, else bytes   |
 | `output`     | the result's array (only element-aligned), + offset | likewise                                              |
 
+Steps between a loop's `begin` and `end` run `length` times, in order; what a step's argument then adds to its address is a `MovePlan`.
+
 Every part of the arena but the last one in use ends at a multiple of 64, where the next begins.
 The arena's content is undefined when a program starts; what must survive from call to call is persistent. Kernels rely on
 every offset and size here, so a plan is as trusted as object code: it comes from the compiler, the user's own cache, or a
@@ -26,6 +28,7 @@ file that the user trusts explicitly.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +42,9 @@ ROLES = ("parameter", "state", "optimizer", "counter", "ema", "gradient", "metri
 PASSING = ("gradient", "metric", "packed")
 """Roles of buffers that no checkpoint holds: they are empty between steps and evaluations, or derived."""
 ALIGNMENT = 64
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
+"""Formats that are read; the first has no loops."""
 IMMEDIATE = -1
 """A step argument `(IMMEDIATE, value)` is the 64-bit integer itself instead of an address."""
 
@@ -83,11 +88,48 @@ class BufferPlan:
     nbytes: int
 
 
+INDEX, OLD, NEW = "index", "old", "new"
+COUNTS = (INDEX, OLD, NEW)
+
+
+@dataclass(frozen=True, slots=True)
+class MovePlan:
+    """How far argument number `argument` of a step has moved: `fixed + batch * scaled` bytes times what loop number `loop` counts.
+
+    It counts its `index`, or the halves of memory that iterations read and write in turns: 0 and 1, `old` being what the iteration
+    before wrote, so that the last one writes half 0.
+    """
+
+    argument: int
+    loop: int
+    counts: str
+    fixed: int
+    scaled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoopPlan:
+    """The steps from `begin` up to `end` run `length` times, `length` at least 1. Threads meet before, after and between iterations.
+
+    The index counts up from 0, with `reverse` down to 0; buffer number `index`, where there is one, an i64[], holds it.
+    """
+
+    begin: int
+    end: int
+    length: int
+    reverse: bool = False
+    index: int | None = None
+
+    def contains(self, step: int) -> bool:
+        return self.begin <= step < self.end
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """One kernel call: `kernel` names a `KernelPlan`; an argument is (buffer index, byte offset) or (IMMEDIATE, value).
 
     `serial`: only thread 0 runs it. `barrier`: all threads meet after it. `label` and `span` (file:line:column) are for profiles.
+    `moves`: arguments whose address depends on the iteration of loops around the step.
     """
 
     kernel: str
@@ -96,6 +138,7 @@ class StepPlan:
     barrier: bool = True
     label: str = ""
     span: str = ""
+    moves: tuple[MovePlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +160,7 @@ class ProgramPlan:
     """One program. `prologue` steps (packing weights, say) run before the first call and again whenever a persistent buffer
     was changed from outside or by a program that `writes` it; what they make must be persistent (role `packed`).
 
+    `loops` are those of `steps`, an outer one before what is inside it.
     `batch_bound`: the largest batch, or None where no size depends on the batch.
     """
 
@@ -132,6 +176,11 @@ class ProgramPlan:
     thread_bytes: int = 0
     batch_bound: int | None = None
     writes: tuple[str, ...] = ()
+    loops: tuple[LoopPlan, ...] = ()
+
+    def runs(self, step: int) -> int:
+        """How many times a call of the program runs a step."""
+        return math.prod(loop.length for loop in self.loops if loop.contains(step))
 
     @property
     def persistent(self) -> tuple[str, ...]:
@@ -310,6 +359,7 @@ def _validate_program(
             if index != IMMEDIATE:
                 _require(0 <= index < len(program.buffers), f"{where}: step {step.label!r} names buffer {index}")
                 _require(0 <= offset <= program.buffers[index].nbytes, f"{where}: step {step.label!r} starts outside buffer {index}")
+    _validate_loops(program, where)
     for step in program.prologue:
         for index, _ in step.args:
             outside = index != IMMEDIATE and program.buffers[index].region in ("input", "output")
@@ -329,6 +379,43 @@ def _validate_program(
         _require(buffer.region not in ("input", "output") or index in served, f"{where}: no port serves buffer {buffer.name!r}")
     for name in program.writes:
         _require(name in persistent, f"{where} writes the unknown persistent buffer {name!r}")
+
+
+def _validate_loops(program: ProgramPlan, where: str) -> None:
+    for number, loop in enumerate(program.loops):
+        what = f"{where}, loop {number}"
+        _require(
+            0 <= loop.begin < loop.end <= len(program.steps) and _size(loop.length) and loop.length >= 1, f"{what}: no steps or iterations"
+        )
+        for other in program.loops[:number]:
+            inside, apart = other.begin <= loop.begin and loop.end <= other.end, loop.begin >= other.end
+            _require(inside or apart, f"{what} overlaps another")
+        meets = program.steps[loop.end - 1].barrier and (loop.begin == 0 or program.steps[loop.begin - 1].barrier)
+        _require(meets, f"{what}: threads do not meet before and after it")
+        if loop.index is not None:
+            _require(0 <= loop.index < len(program.buffers), f"{what} names buffer {loop.index}")
+            buffer = program.buffers[loop.index]
+            _require(buffer.dtype == "i64" and buffer.region == "fixed", f"{what}: its index lies in buffer {buffer.name!r}")
+    for step in program.prologue:
+        _require(not step.moves, f"{where}: prologue step {step.label!r} moves")
+    for number, step in enumerate(program.steps):
+        _validate_moves(program, number, step, f"{where}, step {step.label!r}")
+
+
+def _validate_moves(program: ProgramPlan, number: int, step: StepPlan, where: str) -> None:
+    """Every move belongs to a loop around the step, and the address stays inside its buffer."""
+    reach: dict[int, tuple[int, int]] = {}
+    for move in step.moves:
+        known = 0 <= move.argument < len(step.args) and 0 <= move.loop < len(program.loops) and move.counts in COUNTS
+        _require(known and program.loops[move.loop].contains(number), f"{where}: a move without argument or loop")
+        most = program.loops[move.loop].length - 1 if move.counts == INDEX else 1
+        low, high = reach.get(move.argument, (0, 0))
+        far = most * (move.fixed + move.scaled)  # for a batch of 1; memory that grows with the batch grows as fast as this or faster
+        reach[move.argument] = (low + min(far, 0), high + max(far, 0))
+    for argument, (low, high) in reach.items():
+        index, offset = step.args[argument]
+        inside = index != IMMEDIATE and offset + low >= 0 and offset + high <= program.buffers[index].nbytes
+        _require(inside, f"{where}: argument {argument} moves outside its buffer")
 
 
 def _validate_buffer(
@@ -413,8 +500,8 @@ def loads(text: str) -> ExecutablePlan:
 
 def from_json(data: Mapping[str, Any]) -> ExecutablePlan:
     """The inverse of `to_json`; call `validate` on what comes from a file."""
-    if data["version"] != FORMAT_VERSION:
-        raise PlanError(f"plan format {data['version']}, this version reads {FORMAT_VERSION}")
+    if data["version"] not in READABLE:
+        raise PlanError(f"plan format {data['version']}, this version reads {READABLE[-1]}")
     return ExecutablePlan(
         programs=tuple(_program(p) for p in data["programs"]),
         persistent=tuple(PersistentPlan(n, d, tuple(map(_integer, s)), r, i) for n, d, s, r, i in data["persistent"]),
@@ -455,16 +542,24 @@ def _program_json(p: ProgramPlan) -> dict[str, Any]:
         "thread_bytes": p.thread_bytes,
         "batch_bound": p.batch_bound,
         "writes": list(p.writes),
+        "loops": [[loop.begin, loop.end, loop.length, loop.reverse, loop.index] for loop in p.loops],
     }
 
 
 def _step_json(s: StepPlan) -> list[Any]:
-    return [s.kernel, [list(a) for a in s.args], s.serial, s.barrier, s.label, s.span]
+    moves = [[m.argument, m.loop, m.counts, m.fixed, m.scaled] for m in s.moves]
+    return [s.kernel, [list(a) for a in s.args], s.serial, s.barrier, s.label, s.span, moves]
 
 
 def _step(data: Any) -> StepPlan:
-    kernel, args, serial, barrier, label, span = data
-    return StepPlan(kernel, tuple((_integer(a), _integer(b)) for a, b in args), bool(serial), bool(barrier), label, span)
+    kernel, args, serial, barrier, label, span, *rest = data
+    moves = tuple(MovePlan(_integer(a), _integer(n), str(c), _integer(f), _integer(b)) for a, n, c, f, b in (rest[0] if rest else ()))
+    return StepPlan(kernel, tuple((_integer(a), _integer(b)) for a, b in args), bool(serial), bool(barrier), label, span, moves)
+
+
+def _loop(data: Any) -> LoopPlan:
+    begin, end, length, reverse, index = data
+    return LoopPlan(_integer(begin), _integer(end), _integer(length), bool(reverse), None if index is None else _integer(index))
 
 
 def _program(d: Mapping[str, Any]) -> ProgramPlan:
@@ -484,4 +579,5 @@ def _program(d: Mapping[str, Any]) -> ProgramPlan:
         thread_bytes=_integer(d["thread_bytes"]),
         batch_bound=None if d["batch_bound"] is None else _integer(d["batch_bound"]),
         writes=tuple(d["writes"]),
+        loops=tuple(map(_loop, d.get("loops", ()))),
     )

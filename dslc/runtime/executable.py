@@ -25,15 +25,19 @@ from dslc.runtime import loader
 from dslc.runtime.arena import Arena
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array, Scalar, address_of, check_shape, convert, did_you_mean, refuse, show_array
-from dslc.runtime.job import BATCH_WORD, PROFILE_WORD, THREADS_WORD, Choice, Job
+from dslc.runtime.job import PROFILE_WORD, THREADS_WORD, Choice, Job
 from dslc.runtime.pool import Pool, shared_pool, thread_count
+from dslc.runtime.pool_code import PROFILE_WORDS
 
 Inputs = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """One step of a profiled call. `seconds`: from its first thread's start to its last one's end; `busy`: summed over threads."""
+    """One step of a profiled call. `seconds`: from its first thread's start to its last one's end; `busy`: summed over threads.
+
+    Inside a loop both are those of all iterations together, and `seconds` those of the thread that worked longest.
+    """
 
     number: int
     kernel: str
@@ -153,8 +157,8 @@ class Program:
         self.executable = executable
         self.plan = plan
         kernels, threads = executable._kernels, executable.threads
-        self._job = Job(plan, plan.steps, kernels, threads)
-        self._prologue = Job(plan, plan.prologue, kernels, threads)
+        self._job = Job(plan.steps, kernels, threads, plan.loops)
+        self._prologue = Job(plan.prologue, kernels, threads)
         self._prologue_version = 0
         self._ages = not executable._derived_from.isdisjoint(plan.writes)  # what a prologue made is out of date after a call
         self._block = aligned_zeros("i64", (max(1, len(plan.settings)),))
@@ -218,7 +222,7 @@ class Program:
     def profile(self, inputs: Inputs, settings: Inputs | None = None, batch: int = 0) -> list[StepTime]:
         """Run it once with a clock around every kernel call."""
         threads = self.executable.threads
-        times = np.zeros((len(self.plan.steps), threads, 2), np.int64)
+        times = np.zeros((len(self.plan.steps), threads, PROFILE_WORDS), np.int64)
         with self.executable.lock:
             self._job.words[PROFILE_WORD] = address_of(times)
             self._profiling = True
@@ -231,8 +235,9 @@ class Program:
         rows = []
         for number, step in enumerate(self.plan.steps):
             ran = times[number][times[number, :, 1] > 0]
-            wall = (ran[:, 1].max() - ran[:, 0].min()) * 1e-9 if len(ran) else 0.0
-            busy = (ran[:, 1] - ran[:, 0]).sum() * 1e-9
+            again = self.plan.runs(number) > 1
+            wall = (ran[:, 2].max() if again else ran[:, 1].max() - ran[:, 0].min()) * 1e-9 if len(ran) else 0.0
+            busy = ran[:, 2].sum() * 1e-9
             rows.append(StepTime(number, step.kernel, step.label, step.span, float(wall), float(busy)))
         return rows
 
@@ -398,9 +403,9 @@ class Program:
             for job in (self._job, self._prologue):
                 job.place_all(self._addresses.get)
         for job in (self._job, self._prologue):
-            job.words[BATCH_WORD] = batch
+            job.set_batch(batch)
         self._batch, self._capacity, self._generation = batch, capacity, generation
-        self._choice = self._choices.setdefault(batch, Choice())
+        self._choice = self._choices.setdefault(batch, Choice(self._job.published))
 
     def _find(self, capacity: int) -> dict[int, int]:
         """Where each buffer is, but for inputs and outputs."""

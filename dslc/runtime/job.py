@@ -6,15 +6,30 @@ Addresses that change stand in few places: the batch, the caller's arrays, and w
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dslc.ir.plan import IMMEDIATE, ProgramPlan, StepPlan
-from dslc.runtime.pool_code import BARRIER, JOB_HEADER_WORDS, ROW_HEADER_WORDS, SERIAL
+from dslc.ir.plan import IMMEDIATE, INDEX, NEW, OLD, LoopPlan, MovePlan, StepPlan
+from dslc.runtime.pool_code import (
+    BARRIER,
+    LOOP_BODY,
+    LOOP_INDEX,
+    LOOP_MOVES,
+    LOOP_NEW,
+    LOOP_OLD,
+    LOOP_SEEN,
+    LOOP_WORDS,
+    RECORD_WORDS,
+    ROW_HEADER_WORDS,
+    SERIAL,
+)
 
 THREADS_WORD, BATCH_WORD, PROFILE_WORD = 0, 1, 2
 TRIALS = 8
 TRY_ALONE_BELOW = 150e-6  # seconds: above it, meeting at barriers costs nothing that matters
+TRY_ALONE_BELOW_A_GROUP = 10e-6  # the same for a program that loops make meet often
+COUNTERS = {INDEX: LOOP_INDEX, OLD: LOOP_OLD, NEW: LOOP_NEW}
 DECIDED_FOR = 10_000  # calls on the pool until the machine is asked again
 ALONE_FOR = 600  # calls alone: another program that kept a processor busy for a moment must not slow this one down for long
 
@@ -30,34 +45,61 @@ class Place:
 class Job:
     """The table of some steps. `places` says for each buffer where its address stands. Empty where there is nothing to run."""
 
-    def __init__(self, program: ProgramPlan, steps: Sequence[StepPlan], kernels: Mapping[str, int], threads: int):
+    def __init__(self, steps: Sequence[StepPlan], kernels: Mapping[str, int], threads: int, loops: Sequence[LoopPlan] = ()):
         self.steps = tuple(steps)
         self.places: dict[int, list[Place]] = {}
-        groups = group_steps(steps)
-        rows: list[int] = []
-        header = JOB_HEADER_WORDS + 3 * len(groups) + 1
-        number, records = 0, []
-        for group in groups:
-            begin = len(rows)
-            for step in group:
+        records = list(records_of(steps, loops))
+        self.published = sum(math.prod(loops[n].length for n in r.inside) for r in records if r.steps)
+        """Groups that one run publishes."""
+        self.empty = not self.published
+        self._strides: list[tuple[int, int, int]] = []  # (word, bytes, bytes an example)
+        table = _Table([threads, 0, 0, self.published])
+        at = [table.reserve(RECORD_WORDS) for _ in records]
+        table.reserve(1)  # the end of the records
+        loop_at = [table.reserve(LOOP_WORDS) for _ in loops]
+        moving: list[list[tuple[int, int, int, list[MovePlan]]]] = [[] for _ in loops]  # (word, buffer, offset, moves)
+        counted = 0
+        for record, where in zip(records, at, strict=True):
+            if record.mark is not None:
+                table.words[where : where + 2] = [_Address(loop_at[record.mark]), int(record.end)]
+                if not record.end:
+                    table.words[loop_at[record.mark] + LOOP_BODY] = _Address(where + RECORD_WORDS)
+                continue
+            begin = len(table.words)
+            for step in record.steps:
+                row = table.reserve(ROW_HEADER_WORDS + len(step.args))
                 flags = SERIAL * step.serial | BARRIER * step.barrier
-                rows += [kernels[step.kernel], ROW_HEADER_WORDS + len(step.args), flags, number]
-                for buffer, offset in step.args:
-                    if buffer != IMMEDIATE:
-                        self.places.setdefault(buffer, []).append(Place(header + len(rows), offset))
-                    rows.append(offset)
-                number += 1
-            records.append((begin, len(rows), 1 if all(s.serial for s in group) else threads))
-        self._table = (ctypes.c_int64 * (header + len(rows)))()
+                table.words[row : row + ROW_HEADER_WORDS] = [kernels[step.kernel], ROW_HEADER_WORDS + len(step.args), flags, counted]
+                for n, (buffer, offset) in enumerate(step.args):
+                    word, moves = row + ROW_HEADER_WORDS + n, [m for m in step.moves if m.argument == n]
+                    table.words[word] = offset
+                    if moves:
+                        moving[max(m.loop for m in moves)].append((word, buffer, offset, moves))
+                    elif buffer != IMMEDIATE:
+                        self.places.setdefault(buffer, []).append(Place(word, offset))
+                counted += 1
+            shares = 1 if all(s.serial for s in record.steps) else threads
+            table.words[where : where + RECORD_WORDS] = [_Address(begin), _Address(len(table.words)), shares]
+        for loop, where, words in zip(loops, loop_at, moving, strict=True):
+            first, step = (loop.length - 1, -1) if loop.reverse else (0, 1)
+            table.words[where : where + 4] = [0, loop.length, first, step]
+            table.words[where + LOOP_MOVES : where + LOOP_MOVES + 2] = [len(words), _Address(len(table.words))]
+            if loop.index is not None:
+                self.places.setdefault(loop.index, []).append(Place(where + LOOP_SEEN, 0))
+            for word, buffer, offset, moves in words:
+                record_at = table.reserve(3 + 2 * len(moves))
+                table.words[record_at : record_at + 3] = [_Address(word), offset, len(moves)]
+                self.places.setdefault(buffer, []).append(Place(record_at + 1, offset))
+                for k, move in enumerate(moves):
+                    term = record_at + 3 + 2 * k
+                    table.words[term : term + 2] = [_Address(loop_at[move.loop] + COUNTERS[move.counts]), move.fixed]
+                    if move.scaled:
+                        self._strides.append((term + 1, move.fixed, move.scaled))
+        self._table = (ctypes.c_int64 * len(table.words))()
         self.address = ctypes.addressof(self._table)
         self.words = memoryview(self._table).cast("B").cast("q")
-        base = self.address + 8 * header
-        flat = [threads, 0, 0, len(groups)]
-        for begin, end, shares in records:
-            flat += [base + 8 * begin, base + 8 * end, shares]
-        for at, value in enumerate([*flat, 0, *rows]):
-            self.words[at] = value
-        self.empty = not groups
+        for k, value in enumerate(table.words):
+            self.words[k] = value if isinstance(value, int) else self.address + 8 * value.word
 
     def place(self, buffer: int, address: int) -> None:
         """Write where a buffer is."""
@@ -71,6 +113,60 @@ class Job:
             if at is not None:
                 self.place(buffer, at)
 
+    def set_batch(self, batch: int) -> None:
+        """Write the batch, and the distances between elements of sequences that depend on it."""
+        self.words[BATCH_WORD] = batch
+        for word, fixed, scaled in self._strides:
+            self.words[word] = fixed + batch * scaled
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """The address of a word of the table."""
+
+    word: int
+
+
+class _Table:
+    """Words that grow; some are addresses of others, known when all are there."""
+
+    def __init__(self, words: list[int]):
+        self.words: list[int | _Address] = [*words]
+
+    def reserve(self, count: int) -> int:
+        self.words += [0] * count
+        return len(self.words) - count
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A group of steps, or (`mark`: the loop's number) where a loop begins or ends; `inside`: the loops around it."""
+
+    steps: tuple[StepPlan, ...]
+    inside: tuple[int, ...]
+    mark: int | None = None
+    end: bool = False
+
+
+def records_of(steps: Sequence[StepPlan], loops: Sequence[LoopPlan]) -> Iterator[Record]:
+    """Groups of steps between the marks of loops, in order."""
+    open_loops: list[int] = []
+    marks: dict[int, list[tuple[int, bool]]] = {}  # (loop, end) before a step: what ends, the inner first, then what begins
+    for n in reversed(range(len(loops))):
+        marks.setdefault(loops[n].end, []).append((n, True))
+    for n, loop in enumerate(loops):
+        marks.setdefault(loop.begin, []).append((n, False))
+    cuts = sorted({0, len(steps), *marks})
+    for begin, end in zip(cuts, [*cuts[1:], len(steps)], strict=True):
+        for n, ends in marks.get(begin, ()):
+            if ends:
+                open_loops.remove(n)
+            yield Record((), tuple(open_loops), n, ends)
+            if not ends:
+                open_loops.append(n)
+        for group in group_steps(steps[begin:end]):
+            yield Record(tuple(group), tuple(open_loops))
+
 
 class Choice:
     """Whether a job is faster on the caller's thread alone: for a few microseconds of work, meeting the others costs more than they do.
@@ -79,9 +175,10 @@ class Choice:
     depend on it, since the split into shares never changes them.
     """
 
-    __slots__ = ("alone", "left", "testing", "times")
+    __slots__ = ("alone", "left", "short", "testing", "times")
 
-    def __init__(self) -> None:
+    def __init__(self, groups: int = 0) -> None:
+        self.short = max(TRY_ALONE_BELOW, groups * TRY_ALONE_BELOW_A_GROUP)
         self._begin()
 
     def _begin(self) -> None:
@@ -93,7 +190,7 @@ class Choice:
         self.times[self.alone].append(seconds)
         if len(self.times[0]) == TRIALS:
             pooled = _typical(self.times[0])
-            self.alone = pooled < TRY_ALONE_BELOW
+            self.alone = pooled < self.short
             if not self.alone or len(self.times[1]) == TRIALS:
                 self.alone = self.alone and _typical(self.times[1]) < pooled
                 self.testing, self.left = False, ALONE_FOR if self.alone else DECIDED_FOR

@@ -21,9 +21,19 @@ Waiting is: spin, then, inside a job, spin with a sched_yield now and then, then
   576 the caller's processor + 1 when workers were last kept off it (0: never)
   640 + 128 * share: CLAIM, the epoch in which this share was last claimed; then the thread id of worker `share`
 
-A job: [threads, batch, profile, number of groups] then groups of three words [first row, end row, shares], then a zero word. A row:
-[kernel, words in this row, flags (1: serial), number of the row, arguments ...]. A profile, where not 0, is two clock readings
-in nanoseconds for each row and share.
+A job: [threads, batch, profile, number of groups that will be published] then groups of three words [first row, end row, shares], then a
+zero word. A row: [kernel, words in this row, flags (1: serial), number of the row, arguments ...]. A profile, where not 0, is for each
+row and share when it last began and ended and how long it ran in all, in nanoseconds.
+
+A *loop* is between two marks among the groups, [loop, 0: begin or 1: end, 0 shares]: its groups stand in the job once and are published
+for every iteration. Who completes the last share before a mark steps the loop, which no barrier but that of the group itself has to order:
+
+    0 iterations done   8 iterations in all   16 index of the first iteration   24 step of the index, 1 or -1
+   32 the index   40 half read, 48 half written in this iteration   56 where kernels find the index (0: nowhere)
+   64 the record behind its first mark   72 number of moving words   80 the moving words
+
+A moving word, an argument whose address depends on the iteration, is [where it stands, base, number of terms] and terms [counter, stride]:
+the word becomes base + the sum of counter * stride, where the counters are words 32, 40 and 48 of this loop and of those around it.
 
 Longer than most files: the functions are one module of IR and share its state's layout, which stands here once.
 """
@@ -39,6 +49,10 @@ SERIAL = 1
 BARRIER = 2
 ROW_HEADER_WORDS = 4
 JOB_HEADER_WORDS = 4
+RECORD_WORDS = 3
+LOOP_WORDS = 11
+LOOP_INDEX, LOOP_OLD, LOOP_NEW, LOOP_SEEN, LOOP_BODY, LOOP_MOVES = 4, 5, 6, 7, 8, 9
+PROFILE_WORDS = 3
 IMPORTS = ("syscall", "pthread_create", "sched_yield", "sched_getcpu", "clock_gettime", "memset")
 EXPORTS = ("dslc_start", "dslc_launch", "dslc_alone", "dslc_stop", "dslc_spin")
 
@@ -114,6 +128,142 @@ no:
   ret i1 false
 }
 
+; writes the arguments that depend on this loop's iteration
+define internal void @move_words(ptr %loop) {
+  %left.slot = alloca i64
+  %at.slot = alloca ptr
+  %terms.slot = alloca i64
+  %sum.slot = alloca i64
+  %count.word = getelementptr i8, ptr %loop, i64 72
+  %count = load i64, ptr %count.word
+  %records.word = getelementptr i8, ptr %loop, i64 80
+  %records = load ptr, ptr %records.word
+  store i64 %count, ptr %left.slot
+  store ptr %records, ptr %at.slot
+  br label %words
+words:
+  %left = load i64, ptr %left.slot
+  %over = icmp eq i64 %left, 0
+  br i1 %over, label %leave, label %word
+word:
+  %less = sub i64 %left, 1
+  store i64 %less, ptr %left.slot
+  %at = load ptr, ptr %at.slot
+  %target = load ptr, ptr %at
+  %base.word = getelementptr i8, ptr %at, i64 8
+  %base = load i64, ptr %base.word
+  %terms.word = getelementptr i8, ptr %at, i64 16
+  %terms = load i64, ptr %terms.word
+  %first.term = getelementptr i8, ptr %at, i64 24
+  store i64 %base, ptr %sum.slot
+  store i64 %terms, ptr %terms.slot
+  store ptr %first.term, ptr %at.slot
+  br label %sums
+sums:
+  %rest = load i64, ptr %terms.slot
+  %summed = icmp eq i64 %rest, 0
+  br i1 %summed, label %write, label %term
+term:
+  %fewer = sub i64 %rest, 1
+  store i64 %fewer, ptr %terms.slot
+  %pair = load ptr, ptr %at.slot
+  %counter.word = load ptr, ptr %pair
+  %counter = load i64, ptr %counter.word
+  %stride.word = getelementptr i8, ptr %pair, i64 8
+  %stride = load i64, ptr %stride.word
+  %far = mul i64 %counter, %stride
+  %sum.old = load i64, ptr %sum.slot
+  %sum = add i64 %sum.old, %far
+  store i64 %sum, ptr %sum.slot
+  %next.term = getelementptr i8, ptr %pair, i64 16
+  store ptr %next.term, ptr %at.slot
+  br label %sums
+write:
+  %value = load i64, ptr %sum.slot
+  store i64 %value, ptr %target
+  br label %words
+leave:
+  ret void
+}
+
+; from a record on, steps loops at their marks up to the next group; null where the job is over
+define internal ptr @next_group(ptr %start) {
+  %at.slot = alloca ptr
+  %done.slot = alloca i64
+  %index.slot = alloca i64
+  store ptr %start, ptr %at.slot
+  br label %look
+look:
+  %at = load ptr, ptr %at.slot
+  %loop = load ptr, ptr %at
+  %none = icmp eq ptr %loop, null
+  br i1 %none, label %over, label %record
+over:
+  ret ptr null
+record:
+  %shares.word = getelementptr i8, ptr %at, i64 16
+  %shares = load i64, ptr %shares.word
+  %group = icmp ne i64 %shares, 0
+  br i1 %group, label %found, label %mark
+found:
+  ret ptr %at
+mark:
+  %kind.word = getelementptr i8, ptr %at, i64 8
+  %kind = load i64, ptr %kind.word
+  %done.word = getelementptr i8, ptr %loop, i64 0
+  %length.word = getelementptr i8, ptr %loop, i64 8
+  %first.word = getelementptr i8, ptr %loop, i64 16
+  %step.word = getelementptr i8, ptr %loop, i64 24
+  %index.word = getelementptr i8, ptr %loop, i64 32
+  %old.word = getelementptr i8, ptr %loop, i64 40
+  %new.word = getelementptr i8, ptr %loop, i64 48
+  %seen.word = getelementptr i8, ptr %loop, i64 56
+  %body.word = getelementptr i8, ptr %loop, i64 64
+  %length = load i64, ptr %length.word
+  %begins = icmp eq i64 %kind, 0
+  br i1 %begins, label %begin, label %end
+begin:
+  %first = load i64, ptr %first.word
+  store i64 0, ptr %done.slot
+  store i64 %first, ptr %index.slot
+  br label %iterate
+end:
+  %before = load i64, ptr %done.word
+  %after = add i64 %before, 1
+  %index.before = load i64, ptr %index.word
+  %step = load i64, ptr %step.word
+  %index.after = add i64 %index.before, %step
+  store i64 %after, ptr %done.slot
+  store i64 %index.after, ptr %index.slot
+  %ends = icmp sge i64 %after, %length
+  br i1 %ends, label %behind, label %iterate
+behind:
+  %next = getelementptr i8, ptr %at, i64 24
+  store ptr %next, ptr %at.slot
+  br label %look
+iterate:
+  %done = load i64, ptr %done.slot
+  %index = load i64, ptr %index.slot
+  store i64 %done, ptr %done.word
+  store i64 %index, ptr %index.word
+  %turn = add i64 %done, %length
+  %old = and i64 %turn, 1
+  %new = sub i64 1, %old
+  store i64 %old, ptr %old.word
+  store i64 %new, ptr %new.word
+  %seen = load ptr, ptr %seen.word
+  %nobody = icmp eq ptr %seen, null
+  br i1 %nobody, label %moves, label %show
+show:
+  store i64 %index, ptr %seen
+  br label %moves
+moves:
+  call void @move_words(ptr %loop)
+  %body = load ptr, ptr %body.word
+  store ptr %body, ptr %at.slot
+  br label %look
+}
+
 ; one share of the rows of a group; returns 0, or (row number + 1) << 32 | status of the last kernel that failed
 define internal i64 @run_rows(ptr %group, ptr %job, i64 %share) {
   %slots = alloca [8 x i64]
@@ -164,12 +314,17 @@ measure:
   %finish = call i64 @now()
   %line = mul i64 %number, %threads
   %cell = add i64 %line, %share
-  %offset = mul i64 %cell, 16
+  %offset = mul i64 %cell, 24
   %address = add i64 %profile, %offset
   %out = inttoptr i64 %address to ptr
   store i64 %begin, ptr %out
   %out.end = getelementptr i8, ptr %out, i64 8
   store i64 %finish, ptr %out.end
+  %out.total = getelementptr i8, ptr %out, i64 16
+  %total.old = load i64, ptr %out.total
+  %ran = sub i64 %finish, %begin
+  %total = add i64 %total.old, %ran
+  store i64 %total, ptr %out.total
   br label %check
 check:
   %status = phi i32 [ %status.plain, %plain ], [ %status.timed, %measure ]
@@ -205,9 +360,9 @@ complete:
   %last = icmp eq i64 %count, %shares
   br i1 %last, label %advance, label %no
 advance:
-  %next = getelementptr i8, ptr %group, i64 24
-  %first = load i64, ptr %next
-  %end = icmp eq i64 %first, 0
+  %behind = getelementptr i8, ptr %group, i64 24
+  %next = call ptr @next_group(ptr %behind)
+  %end = icmp eq ptr %next, null
   br i1 %end, label %idle, label %more
 idle:
   call void @publish(ptr %state, ptr null, i64 0)
@@ -429,7 +584,8 @@ define i64 @dslc_launch(ptr %state, ptr %job) {
   %epoch = load atomic i64, ptr %state acquire, align 8
   %first = add i64 %epoch, 1
   %until = add i64 %first, %groups
-  %group = getelementptr i8, ptr %job, i64 32
+  %start = getelementptr i8, ptr %job, i64 32
+  %group = call ptr @next_group(ptr %start)
   %shares.word = getelementptr i8, ptr %group, i64 16
   %shares = load i64, ptr %shares.word
   %asleep = call i64 @read(ptr %state, i64 256)
@@ -450,16 +606,16 @@ go:
 ; dslc_alone(job): the same without a pool, for one thread
 define i64 @dslc_alone(ptr %job) {
   %float = call i64 @enter_float()
-  %group.slot = alloca ptr
+  %record.slot = alloca ptr
   %error.slot = alloca i64
   store i64 0, ptr %error.slot
   %start = getelementptr i8, ptr %job, i64 32
-  store ptr %start, ptr %group.slot
+  store ptr %start, ptr %record.slot
   br label %loop
 loop:
-  %group = load ptr, ptr %group.slot
-  %first = load i64, ptr %group
-  %end = icmp eq i64 %first, 0
+  %record = load ptr, ptr %record.slot
+  %group = call ptr @next_group(ptr %record)
+  %end = icmp eq ptr %group, null
   br i1 %end, label %leave, label %run
 run:
   %error = call i64 @run_rows(ptr %group, ptr %job, i64 0)
@@ -468,7 +624,7 @@ run:
   %kept = select i1 %bad, i64 %error, i64 %old
   store i64 %kept, ptr %error.slot
   %next = getelementptr i8, ptr %group, i64 24
-  store ptr %next, ptr %group.slot
+  store ptr %next, ptr %record.slot
   br label %loop
 leave:
   call void @leave_float(i64 %float)

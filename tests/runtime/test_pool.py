@@ -81,7 +81,7 @@ def test_failed_kernel_is_reported_and_forgotten(pool: Pool) -> None:
 
 
 def test_profile_records_every_share(pool: Pool) -> None:
-    times = np.zeros((3, pool.threads, 2), np.int64)
+    times = np.zeros((3, pool.threads, 3), np.int64)
     job = make_job([[Step("nothing")], [Step("nothing", serial=True)], [Step("nothing")]], pool.threads, profile=address(times))
     pool.run(address(job))
     assert (times[[0, 2]] > 0).all()
