@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from dslc.backends.cpu.lattices import band_row, ctc_row
 from dslc.backends.cpu.sorting import Words, integers, sort_row, top_row, true_positions
 from dslc.backends.cpu.vocabulary import constant_text
 from dslc.ir.loops import Const
@@ -180,6 +181,16 @@ def rows(lines: Callable[[Routine, Words], list[str]]) -> Callable[[Routine, int
     return source
 
 
+def lanes(lines: Callable[[Routine, int], list[str]]) -> Callable[[Routine, int], str]:
+    """A routine whose threads share rows, with lanes inside of a row."""
+
+    def source(routine: Routine, width: int) -> str:
+        loop = "    for r in range(thread * rows // threads, (thread + 1) * rows // threads):"
+        return "\n".join([*head(routine), loop, *lines(routine, width)]) + "\n"
+
+    return source
+
+
 ROUTINES: dict[str, Callable[[Routine, int], str]] = {
     "scatter": scatter,
     "last": last,
@@ -187,5 +198,7 @@ ROUTINES: dict[str, Callable[[Routine, int], str]] = {
     "top": rows(top_row),
     "nonzero": rows(true_positions),
     "suppress": suppress,
+    "ctc": lanes(ctc_row),
+    "band": lanes(band_row),
 }
 """Each by the name that operators use; its docstring says what operands, sizes and settings mean."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dslc.backends.cpu.sorting import Words, sort_row, top_row, true_positions
 from dslc.backends.cuda.expressions import Functions, NotCovered, extreme
-from dslc.backends.cuda.formulas import constant_text
+from dslc.backends.cuda.formulas import constant_text, math_function
 from dslc.backends.cuda.kernel import CudaKernel, Launch
 from dslc.ir import dims
 from dslc.ir.dims import Dim
@@ -149,6 +149,66 @@ def suppress(routine: Routine) -> CudaKernel:
     return CudaKernel(f"{functions.text}\n\n{text}", routine.buffers, _launch(routine.size("rows")))
 
 
+def ctc(routine: Routine) -> CudaKernel:
+    """A thread takes a row; states from the last to the first, so that the scratch is renewed where nothing reads it any more."""
+    dtype = routine.buffers[0]
+    t = dtype.value
+    functions = Functions()
+    larger, exp, log = functions.use(extreme("max", dtype)), *(functions.use(math_function(f, dtype)) for f in ("exp", "log"))
+    none, zero = constant_text(float("-inf"), t), constant_text(0.0, t)
+    text = "\n".join(
+        [
+            *_head(routine),
+            "    for r in range(x, rows, width):",
+            "        base = r * (states + 2)",
+            "        for s in range(states + 2):",
+            f"            p3[base + s] = {none}",
+            f"        p3[base + 1] = {zero}",
+            "        for step in range(steps):",
+            "            for k in range(states):",
+            "                s = states - 1 - k",
+            "                at = (r * steps + step) * states + s",
+            "                a, b, c = p3[base + s + 2], p3[base + s + 1], p3[base + s]",
+            "                if not p1[r * states + s]:",
+            f"                    c = {none}",
+            f"                m = {larger}({larger}(a, b), c)",
+            f"                if m == {none}:",
+            f"                    m = {zero}",
+            f"                y = p0[at] + (m + {log}({exp}(a - m) + {exp}(b - m) + {exp}(c - m)))",
+            "                p3[base + s + 2] = y",
+            "                p2[at] = y",
+            f"            p3[base + 1] = {none}",
+            "",
+        ]
+    )
+    return CudaKernel(f"{functions.text}\n\n{text}", routine.buffers, _launch(routine.size("rows")))
+
+
+def band(routine: Routine) -> CudaKernel:
+    """A thread takes a row."""
+    t, reverse = routine.buffers[0].value, bool(routine.setting("reverse"))
+    lines = []
+    for move in range(3):
+        there, inside = (f"at + states + {move}", f"s + {move} < states") if reverse else (f"at - states - {move}", f"s >= {move}")
+        weight = f"p{move + 1}[{there if reverse else 'at'}]"
+        lines += [f"                if step > 0 and {inside}:", f"                    h = h + mul_{t}({weight}, p4[{there}])"]
+    text = "\n".join(
+        [
+            *_head(routine),
+            "    for r in range(x, rows, width):",
+            "        for step in range(steps):",
+            f"            row = (r * steps + {'steps - 1 - step' if reverse else 'step'}) * states",
+            "            for s in range(states):",
+            "                at = row + s",
+            "                h = p0[at]",
+            *lines,
+            "                p4[at] = h",
+            "",
+        ]
+    )
+    return CudaKernel(text, routine.buffers, _launch(routine.size("rows")))
+
+
 ROUTINES: dict[str, Callable[[Routine], CudaKernel]] = {
     "scatter": scatter,
     "last": last,
@@ -156,4 +216,6 @@ ROUTINES: dict[str, Callable[[Routine], CudaKernel]] = {
     "top": rows(top_row),
     "nonzero": rows(true_positions),
     "suppress": suppress,
+    "ctc": ctc,
+    "band": band,
 }
