@@ -81,8 +81,8 @@ class Job:
             shares = 1 if all(s.serial for s in record.steps) else threads
             table.words[where : where + RECORD_WORDS] = [_Address(begin), _Address(len(table.words)), shares]
         for loop, where, words in zip(loops, loop_at, moving, strict=True):
-            first, step = (loop.length - 1, -1) if loop.reverse else (0, 1)
-            table.words[where : where + 4] = [0, loop.length, first, step]
+            start, step_by = (loop.length - 1, -1) if loop.reverse else (0, 1)
+            table.words[where : where + 4] = [0, loop.length, start, step_by]
             table.words[where + LOOP_MOVES : where + LOOP_MOVES + 2] = [len(words), _Address(len(table.words))]
             if loop.index is not None:
                 self.places.setdefault(loop.index, []).append(Place(where + LOOP_SEEN, 0))
