@@ -25,7 +25,7 @@ def step_flops(step: Step, batch: int) -> int:
         results = 1
         for axis in c.outputs:
             results *= axis.size(batch)
-        return c.flops(batch) + results * sum(_operations(e, batch) for e in c.expressions)
+        return c.flops(batch) + results * _operations(c.epilogue, batch)
     if isinstance(step.program, Routine):
         return 0  # it moves, compares and adds, at places that data names
     return _statements(step.program.body, batch)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from dslc.ir.dims import Dim, DimExpr, substitute
-from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Store, Unary
+from dslc.ir.loops import Acc, Expr, Load
 from dslc.ir.types import DType
+from dslc.lowering.indices import map_indices
 
 CHUNK = 576
 """The longest run of fma into one accumulator. Chunk sums are added in order: the rounding error grows with the root of
@@ -66,8 +67,8 @@ class Window:
 class Contraction:
     """The axes in any order, base offsets in elements, and what happens to a finished sum.
 
-    Buffer arguments are 0 for A, 1 for B, 2 for C; `Load`s of the epilogue and the `Store`s in `also` name further ones (a
-    Load of buffer 2 reads C's old value). Their addresses are affine in the names of the output axes. With `accumulate` the
+    Buffer arguments are 0 for A, 1 for B, 2 for C; `Load`s of the epilogue name further ones (one of buffer 2 reads
+    C's old value). Their addresses are affine in the names of the output axes. With `accumulate` the
     sum starts from C's old value. A sum of more than one chunk is kept in C between chunks: then no other argument of the
     epilogue may overlap C (`uses_output_as_scratch`).
     """
@@ -78,7 +79,6 @@ class Contraction:
     b0: int = 0
     c0: int = 0
     epilogue: Expr = FINISHED
-    also: tuple[Store, ...] = ()
     accumulate: bool = False
     windows: tuple[Window, ...] = ()
 
@@ -94,22 +94,15 @@ class Contraction:
         return tuple(a for a in self.axes if a.reduction)
 
     @property
-    def expressions(self) -> tuple[Expr, ...]:
-        return (self.epilogue, *(s.value for s in self.also))
-
-    @property
     def addresses(self) -> tuple[tuple[int, Dim], ...]:
         """(buffer, address) of every access of the epilogue, each once, in order of appearance."""
-        found = {(e.buffer, e.address): None for x in self.expressions for e in walk(x) if isinstance(e, Load)}
-        found |= {(s.buffer, s.address): None for s in self.also}
-        return tuple(found)
+        return tuple(dict.fromkeys((e.buffer, e.address) for e in walk(self.epilogue) if isinstance(e, Load)))
 
     @property
     def buffers(self) -> tuple[tuple[int, DType], ...]:
         """(buffer, element type) of every argument, in the order of the kernel's arguments."""
         types = {0: self.dtype, 1: self.dtype, 2: self.dtype}
-        types |= {e.buffer: e.dtype for x in self.expressions for e in walk(x) if isinstance(e, Load)}
-        types |= {s.buffer: s.value.dtype for s in self.also}
+        types |= {e.buffer: e.dtype for e in walk(self.epilogue) if isinstance(e, Load)}
         return tuple(sorted(types.items()))
 
     def flops(self, batch: int = 1) -> int:
@@ -125,23 +118,6 @@ def walk(e: Expr) -> Iterator[Expr]:
     for name in ("x", "y", "condition"):
         if hasattr(e, name):
             yield from walk(getattr(e, name))
-
-
-def rewrite_addresses(e: Expr, change: Callable[[Dim], Dim]) -> Expr:
-    match e:
-        case Load():
-            return replace(e, address=change(e.address))
-        case Unary() | Cast():
-            return replace(e, x=rewrite_addresses(e.x, change))
-        case Binary():
-            return replace(e, x=rewrite_addresses(e.x, change), y=rewrite_addresses(e.y, change))
-        case Select():
-            condition, x, y = (rewrite_addresses(p, change) for p in (e.condition, e.x, e.y))
-            return Select(condition, x, y, e.dtype)
-        case Const() | Acc():
-            return e
-        case _:
-            raise TypeError(f"{type(e).__name__} cannot stand in a contraction's epilogue")
 
 
 def linear(d: Dim) -> tuple[int, Mapping[str, int]]:
@@ -199,8 +175,7 @@ def change_addresses(c: Contraction, change: Callable[[Dim], Dim]) -> Contractio
     def changed(d: Dim) -> Dim:
         return change(d) if isinstance(d, DimExpr) else d
 
-    also = tuple(Store(s.buffer, changed(s.address), rewrite_addresses(s.value, changed)) for s in c.also)
-    return replace(c, epilogue=rewrite_addresses(c.epilogue, changed), also=also)
+    return replace(c, epilogue=map_indices(c.epilogue, changed))
 
 
 def _mergeable(c: Contraction) -> tuple[Axis, Axis] | None:

@@ -94,8 +94,6 @@ def _contraction(c: Contraction) -> Iterator[str]:
         yield f"  # {', '.join(starts)}"
     yield f"  acc {'starts from c; ' if c.accumulate else ''}+= a * b"
     yield f"  c = {expression(c.epilogue)}"
-    for store in c.also:
-        yield f"  {_buffer(store.buffer)}[{store.address}] = {expression(store.value)}"
     yield "}"
 
 

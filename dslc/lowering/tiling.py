@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import inf, prod
 
-from dslc.lowering.contraction import Axis, Contraction, Reduction, coefficient, normalise, order_reduction
+from dslc.lowering.contraction import Axis, Contraction, Reduction, normalise, order_reduction
 from dslc.lowering.free_order import fits_cache, free_orders, sums_of
 from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, unroll_of, windows_of
 from dslc.lowering.tile_cost import cycles_of, registers
@@ -250,7 +250,7 @@ def _vector_counts(roles: Roles, width: int) -> list[int]:
 def _vector_segments(c: Contraction, axis: Axis, vectors: int, width: int) -> Tiled:
     extent, size = axis.extent or 1, vectors * width
     full, left = divmod(extent, size)
-    dense = axis.c == 1 and all(coefficient(store.address, axis.name) == 1 for store in c.also)
+    dense = axis.c == 1
     overlap = size - left if left else 0
     long = sum(1 for a in c.reductions if a.extent is None) or prod(a.extent or 1 for a in c.reductions) >= LONG_SUM
     if full and left and dense and long and (overlap < width or (overlap == width and full >= 8)):

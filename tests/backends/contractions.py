@@ -96,7 +96,7 @@ def evaluate_expr(e: Expr, total: np.ndarray, arrays: dict[int, np.ndarray], nam
             ]()
         case Binary():
             x, y = value(e.x), value(e.y)
-            table = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum, "gt": np.greater}
+            table = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "max": np.maximum, "gt": np.greater, "mod": np.mod}
             return table[e.op](x, y)
         case Select():
             return np.where(value(e.condition), value(e.x), value(e.y))

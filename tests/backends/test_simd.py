@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 from lane_kernels import WIDTHS, at_all_widths, bits, check, load, name_of
 
 from dslc.backends.cpu import simd
+from dslc.backends.cpu.vocabulary import operation
+from dslc.ir.loops import ARITHMETIC, COMPARE, UNARY, Binary, Const, Unary
+from dslc.ir.types import DType
 
 DTYPES = [np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_]
 NUMBERS = DTYPES[:5]
@@ -380,6 +384,14 @@ def test_namespace_is_fresh_and_refuses_other_widths() -> None:
     assert simd.namespace(8)["W"] == 8
     with pytest.raises(ValueError, match="widths"):
         simd.namespace(12)
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.I32])
+def test_every_operation_of_loop_programs_is_spelt_in_the_vocabulary(dtype: DType) -> None:
+    x, y = Const(1, dtype), Const(2, dtype)
+    operations = [Unary(op, x, dtype) for op in UNARY] + [Binary(op, x, y, dtype) for op in ARITHMETIC | COMPARE]
+    calls = {name for e in operations for name in re.findall(r"(\w+)\(", operation(e, ["x", "y"]))}
+    assert len(calls) > 30 and calls <= simd.namespace(8).keys(), calls - simd.namespace(8).keys()
 
 
 def test_tile_signatures() -> None:

@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from dslc.backends.cpu.keys import Keys
 from dslc.backends.cpu.pairs import paired
 from dslc.backends.cpu.sharing import INNER, OUTER, THREADS, Shares, factor, few_examples, splits_inside
-from dslc.backends.cpu.vocabulary import COMPARISONS, FUNCTIONS, OPERATORS, constant_text, identity
+from dslc.backends.cpu.vocabulary import FUNCTIONS, OPERATORS, bare, identity, operation
 from dslc.ir import dims
 from dslc.ir.dims import Dim, Quotient
 from dslc.ir.loops import (
-    Binary,
-    Cast,
     ClampedLoad,
     Const,
     Expr,
@@ -30,10 +28,8 @@ from dslc.ir.loops import (
     Random,
     Reduce,
     Scan,
-    Select,
     Stmt,
     Store,
-    Unary,
 )
 from dslc.ir.types import DType
 from dslc.lowering.indices import children, coefficient, variables_of, walk
@@ -221,7 +217,7 @@ class Emitter:
             scope.names[key] = self.reduce(e)
             return
         if isinstance(e, Const):
-            scope.names[key] = f"splat_{e.dtype.value}({constant_text(e)})"
+            scope.names[key] = operation(e, ())
             return
         name = self.fresh("t")
         text = self.text(e)
@@ -262,30 +258,9 @@ class Emitter:
             case IndexValue(index=d, dtype=dtype):
                 vector = self.index_vector(d)
                 return vector if dtype == DType.I64 else f"to_{dtype.value}({vector})"
-            case Unary(op="neg"):
-                return f"-{names[0]}"
-            case Unary(op="not"):
-                return f"~{names[0]}"
-            case Unary(op="isnan"):
-                return f"{names[0]} != {names[0]}"
-            case Unary(op=op):
-                return f"{FUNCTIONS[op]}({names[0]})"
-            case Binary(op="floordiv" | "mod" as op, x=x) if x.dtype.floating:
-                quotient = f"vfloor({names[0]} / {names[1]})"
-                return quotient if op == "floordiv" else f"{names[0]} - {quotient} * {names[1]}"
-            case Binary(op=op) if op in OPERATORS:
-                return f"{names[0]} {OPERATORS[op]} {names[1]}"
-            case Binary(op=op) if op in COMPARISONS:
-                return f"{names[0]} {COMPARISONS[op]} {names[1]}"
-            case Binary(op=op):
-                return f"{FUNCTIONS[op]}({names[0]}, {names[1]})"
-            case Select():
-                return f"where({names[0]}, {names[1]}, {names[2]})"
-            case Cast(dtype=dtype):
-                return f"to_{dtype.value}({names[0]})"
             case Random(stream=stream, index=d, dtype=dtype):
                 return f"uniform_{dtype.value}(philox_bits({names[0]}, {stream}, {names[1]}, {self.index_vector(d)}))"
-        raise AssertionError(f"no text for {type(e).__name__}")
+        return bare(operation(e, names))
 
     def load(self, e: Load) -> str:
         dtype, p, v = e.dtype.value, f"p{e.buffer}", self.vector

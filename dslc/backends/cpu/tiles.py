@@ -11,15 +11,13 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 
-from dslc.ir.loops import Acc, Binary, Cast, Const, Expr, Load, Select, Unary
+from dslc.backends.cpu.vocabulary import bare, operation
+from dslc.ir.loops import Acc, Const, Expr, Load
 from dslc.lowering.contraction import Axis, coefficient, walk
+from dslc.lowering.indices import children
 from dslc.lowering.schedules import LANES, Schedule, Tiled
 
 UNROLLED_STEPS = 16  # shorter loops vanish
-
-UNARY = {"neg": "-{}", "not": "~{}", "isnan": "({0} != {0})"}
-BINARY = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
-COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class Variant:
         return "tile_" + "x".join(str(p) for p in parts) + (f"_from{self.first}" if self.first else "")
 
 
-def expression_lines(e: Expr, leaf: dict[Expr, str], prefix: str) -> tuple[list[str], str]:
+def expression_lines(e: Expr, leaf: dict[Expr, str]) -> tuple[list[str], str]:
     """Assignments and a final text for an expression over vectors; `leaf` gives the texts of Acc and Loads.
 
     Parts that occur more than once get a name.
@@ -52,48 +50,15 @@ def expression_lines(e: Expr, leaf: dict[Expr, str], prefix: str) -> tuple[list[
     def text(x: Expr) -> str:
         if x in known:
             return known[x]
-        made = compose(x)
+        made = operation(x, [text(part) for part in children(x)])
         if uses[x] > 1 and not isinstance(x, Const):
-            name = f"{prefix}{len(lines)}"
+            name = f"t{len(lines)}"
             lines.append(f"{name} = {made}")
             known[x] = made = name
         return made
 
-    def compose(x: Expr) -> str:
-        match x:
-            case Const():
-                return f"splat_{x.dtype.value}({x.value!r})"
-            case Unary():
-                inner = text(x.x)
-                return UNARY[x.op].format(_bracket(inner)) if x.op in UNARY else f"v{'rint' if x.op == 'round' else x.op}({inner})"
-            case Binary() if x.op in BINARY:
-                return f"({text(x.x)} {BINARY[x.op]} {text(x.y)})"
-            case Binary() if x.op in COMPARE:
-                return f"({text(x.x)} {COMPARE[x.op]} {text(x.y)})"
-            case Binary():
-                return f"v{x.op}({text(x.x)}, {text(x.y)})"
-            case Select():
-                return f"where({text(x.condition)}, {text(x.x)}, {text(x.y)})"
-            case Cast():
-                return f"to_{x.dtype.value}({text(x.x)})"
-            case _:
-                raise TypeError(f"{type(x).__name__} cannot stand in a contraction's epilogue")
-
     final = text(e)
-    return lines, final[1:-1] if final.startswith("(") and _closes_last(final) else final
-
-
-def _bracket(text: str) -> str:
-    return text if text.isidentifier() or text.endswith(")") else f"({text})"
-
-
-def _closes_last(text: str) -> bool:
-    depth = 0
-    for i, ch in enumerate(text):
-        depth += (ch == "(") - (ch == ")")
-        if depth == 0:
-            return i == len(text) - 1
-    return False
+    return lines, bare(final)
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +298,7 @@ class TilePrinter:
         left = self.variant.lanes - v * width
         if left >= width:
             return v * width, width, 0
-        strides = [axis.c, *(coefficient(store.address, axis.name) for store in self.c.also)]
-        if (axis.extent or 0) >= width and all(stride == 1 for stride in strides):
+        if (axis.extent or 0) >= width and axis.c == 1:
             return self.variant.lanes - width, width, width - left
         return v * width, left, 0
 
@@ -413,9 +377,8 @@ class TilePrinter:
         addresses, dtypes = list(self.c.addresses), dict(self.c.buffers)
         strides = [{a.name: coefficient(d, a.name) for a in self.c.outputs} for _, d in addresses]
         output = {a.name: a.c or 0 for a in self.c.outputs}
-        loads = list(dict.fromkeys(x for e in self.c.expressions for x in walk(e) if isinstance(x, Load)))
-        uses = Counter(x for e in self.c.expressions for x in walk(e))
-        written = {s.buffer for s in self.c.also} | {2}
+        uses = Counter(walk(self.c.epilogue))
+        loads = [x for x in uses if isinstance(x, Load)]
 
         def access(n: int, r: Result) -> str:
             return self._load(dtypes[addresses[n][0]].value, f"X{n}", *_place(r, strides[n]), r.count)
@@ -427,7 +390,7 @@ class TilePrinter:
             for x in loads:
                 n = addresses.index((x.buffer, x.address))
                 text = access(n, r)
-                if texts[text] > 1 and x.buffer not in written:
+                if texts[text] > 1 and x.buffer != 2:  # that is what is being written
                     if text not in shared:
                         shared[text] = f"e{len(shared)}"
                         self._say(f"{shared[text]} = {text}", depth)
@@ -436,19 +399,10 @@ class TilePrinter:
                     self._say(f"l{n} = {text}", depth)
                     text = f"l{n}"
                 leaf[x] = text
-            values = []
-            for number, e in enumerate(self.c.expressions):
-                lines, value = expression_lines(e, leaf, f"t{number}_")
-                for line in lines:
-                    self._say(line, depth)
-                if self.c.also and not value.isidentifier():
-                    self._say(f"r{number} = {value}", depth)
-                    value = f"r{number}"
-                values.append(value)
-            self._say(self._store(self.type, "C", r, output, values[0]), depth)
-            for store, value in zip(self.c.also, values[1:], strict=True):
-                n = addresses.index((store.buffer, store.address))
-                self._say(self._store(store.value.dtype.value, f"X{n}", r, strides[n], value), depth)
+            lines, value = expression_lines(self.c.epilogue, leaf)
+            for line in lines:
+                self._say(line, depth)
+            self._say(self._store(self.type, "C", r, output, value), depth)
 
 
 def _place(r: Result, strides: dict[str, int]) -> tuple[int, int]:
@@ -466,7 +420,7 @@ def chunk_arguments(s: Schedule) -> list[str]:
     if not s.reduction.single:
         if not s.contraction.accumulate:
             arguments.append("begun")
-        if s.contraction.also or s.contraction.epilogue != Acc(s.contraction.dtype):
+        if s.contraction.epilogue != Acc(s.contraction.dtype):
             arguments.append("last")
     if s.dot is not None and (s.dot.extent or 0) > LANES and (s.dot.extent or 0) % LANES:
         arguments.append("zero")

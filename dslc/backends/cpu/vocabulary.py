@@ -1,7 +1,9 @@
 """How scalar operations are spelt in the SIMD vocabulary of generated kernels."""
 from __future__ import annotations
 
-from dslc.ir.loops import Const
+from collections.abc import Sequence
+
+from dslc.ir.loops import Binary, Cast, Const, Expr, Select, Unary
 from dslc.ir.types import DType
 
 OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
@@ -12,6 +14,38 @@ FUNCTIONS = {
 }  # fmt: skip
 MATH = """exp exp2 expm1 log log2 log10 log1p sinh cosh tanh asinh acosh atanh sigmoid erf sin cos tan asin acos atan atan2 pow fmod"""
 FUNCTIONS |= {name: f"v{name}" for name in MATH.split()}  # mathlib.FORMULAS, which is not imported here: it needs Numba
+
+
+def operation(e: Expr, operands: Sequence[str]) -> str:
+    """A scalar operation on vectors: a call, or signs inside brackets; the texts of the operands come from here, too, or are names."""
+    match e:
+        case Const():
+            return f"splat_{e.dtype.value}({constant_text(e)})"
+        case Unary(op="neg"):
+            return f"-{operands[0]}"
+        case Unary(op="not"):
+            return f"~{operands[0]}"
+        case Unary(op="isnan"):
+            return f"({operands[0]} != {operands[0]})"
+        case Unary(op=op):
+            return f"{FUNCTIONS[op]}({operands[0]})"
+        case Binary(op="floordiv" | "mod" as op, x=x) if x.dtype.floating:
+            quotient = f"vfloor({operands[0]} / {operands[1]})"
+            return quotient if op == "floordiv" else f"({operands[0]} - {quotient} * {operands[1]})"
+        case Binary(op=op) if op in OPERATORS or op in COMPARISONS:
+            return f"({operands[0]} {OPERATORS.get(op) or COMPARISONS[op]} {operands[1]})"
+        case Binary(op=op):
+            return f"{FUNCTIONS[op]}({operands[0]}, {operands[1]})"
+        case Select():
+            return f"where({', '.join(operands)})"
+        case Cast():
+            return f"to_{e.dtype.value}({operands[0]})"
+    raise TypeError(f"no text for {type(e).__name__}")
+
+
+def bare(text: str) -> str:
+    """An operation without the brackets around it."""
+    return text[1:-1] if text.startswith("(") else text
 
 
 def constant_text(e: Const) -> str:

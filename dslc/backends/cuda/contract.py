@@ -149,10 +149,7 @@ class ContractionWriter(Writer):
     # ---- the epilogue ----
 
     def _finish(self) -> None:
-        values = [self.finished(e) for e in self.c.expressions]
-        self.line(f"p{self.words[2]}[c] = {values[0]}")
-        for store, value in zip(self.c.also, values[1:], strict=True):
-            self.line(f"p{self.words[store.buffer]}[{self.dim(store.address)}] = {value}")
+        self.line(f"p{self.words[2]}[c] = {self.finished(self.c.epilogue)}")
 
     def finished(self, e: Expr) -> str:
         """The text of an expression over the finished sum; every part is named once."""
