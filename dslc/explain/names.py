@@ -112,9 +112,26 @@ EXPLANATIONS = (
         "DL0114",
         "This is in the language, but not in this version",
         """
-        `scan`, `phase` and a second `save` are parts of the language that this version of dslc does not compile yet.
+        A second `save` in a recipe is a part of the language that this version of dslc does not compile yet.
         """,
-        "model M(x: f32[3, 4]) -> f32[3, 4] { return scan v in x carry h = 0.0 { yield v  return v } }",
-        "model M(x: f32[3, 4]) -> f32[3, 4] { return cumsum[0](x) }",
+        """
+        model M(x: f32[N, 64]) -> f32[N, 10] { return x |> Dense[10] }
+        train m {
+          data x: f32[N, 64], y: i64[N] from "digits"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1]
+          epochs 1
+          save M as "m.safetensors" with every = 1
+          save M as "late.safetensors" with every = 10
+        }
+        """,
+        """
+        model M(x: f32[N, 64]) -> f32[N, 10] { return x |> Dense[10] }
+        train m {
+          data x: f32[N, 64], y: i64[N] from "digits"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1]
+          epochs 1
+          save M as "m.safetensors" with every = 1
+        }
+        """,
     ),
 )

@@ -10,6 +10,7 @@ from dslc.frontend import static, syntax
 from dslc.frontend.calls import Call, call, configure
 from dslc.frontend.indexing import index
 from dslc.frontend.lists import item_at
+from dslc.frontend.loops import evaluate_scan
 from dslc.frontend.report import NeedsSize, Refused, did_you_mean
 from dslc.frontend.scope import Context, Frame, fork, member_of, resolve, spend
 from dslc.frontend.signatures import evaluate_type
@@ -264,12 +265,6 @@ def _tuple(context: Context, node: syntax.TupleExpr, frame: Frame) -> Value:
     return result
 
 
-def _scan(context: Context, node: syntax.Scan, frame: Frame) -> Value:
-    raise context.reporter.error(
-        "DL0114", "`scan` is not in this version", node.span, hint="a static `for` over a fixed range is unrolled when compiled"
-    )
-
-
 def _constant(context: Context, node: syntax.Const, frame: Frame) -> Value:
     value = context.evaluate(node.value, frame)
     if isinstance(value, Poison) or node.type is None:
@@ -306,6 +301,6 @@ _EVALUATE: dict[type[syntax.Node], Callable[[Context, Any, Frame], Value]] = {
     syntax.IfExpr: _if,
     syntax.ListExpr: _list,
     syntax.TupleExpr: _tuple,
-    syntax.Scan: _scan,
+    syntax.Scan: evaluate_scan,
     syntax.Const: _constant,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dslc.frontend import syntax
@@ -51,6 +51,14 @@ def uses_of(item: Scoped) -> Uses:
     return uses
 
 
+def mentions(clauses: Iterable[syntax.Clause]) -> set[str]:
+    """The names that clauses of a recipe mention."""
+    uses = Uses()
+    for clause in clauses:
+        _clause(clause, uses)
+    return {name.text for name in uses.mentioned}
+
+
 def _clause(clause: syntax.Clause, uses: Uses) -> None:
     match clause:
         case syntax.Data():
@@ -71,6 +79,8 @@ def _clause(clause: syntax.Clause, uses: Uses) -> None:
                 for option in group.options:
                     _expression(option.value, uses)
         case syntax.Phase():
+            for option in clause.options:
+                _expression(option.value, uses)
             for inner in clause.body:
                 _clause(inner, uses)
         case _:
@@ -169,7 +179,10 @@ def _scan(node: syntax.Scan, uses: Uses) -> None:
     for target in node.targets:
         uses.bound.setdefault(target.text, target)
     _expression(node.source, uses)
-    if node.extent is not None:
+    if isinstance(node.extent, syntax.Name):
+        uses.bound.setdefault(node.extent.text, node.extent)
+        uses.mentioned.append(node.extent)
+    elif node.extent is not None:
         _expression(node.extent, uses)
     for statement in node.body:
         _statement(statement, uses)

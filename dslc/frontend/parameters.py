@@ -80,9 +80,9 @@ def make_state(context: Context, node: syntax.State, frame: Frame) -> None:
     path = _own_path(context, node.name, frame)
     type_ = _stored_type(context, node.type, frame, f"the state `{node.name.text}`")
     role = Role.OPTIMIZER if frame.optimizer else Role.METRIC if frame.metric else Role.STATE
-    value = load(context, path, type_, role, initial_of(context, node.initial, type_, path, frame), node)
+    load(context, path, type_, role, initial_of(context, node.initial, type_, path, frame), node)
     frame.states[node.name.text] = path
-    frame.names[node.name.text] = context.program.current.get(path, value)
+    frame.names[node.name.text] = context.program.state(path)
 
 
 def update_state(context: Context, node: syntax.Update, frame: Frame) -> None:

@@ -71,6 +71,7 @@ class Frame:
     metric: bool = False  # states are those of a metric, and are updated outside training too
     averaged: bool = False  # parameters are the averaged ones
     own: set[str] = field(default_factory=set)  # names of its own parameters and states
+    yields: list[tuple[Value, Span]] | None = None  # in the body of a scan: what it has yielded
 
     def child_path(self, name: str) -> str:
         """The path of the next thing called `name`: indexed from [0] in a loop, elsewhere from the second on."""
@@ -257,7 +258,8 @@ def constant_value(context: Context, unit: Unit, item: syntax.Const) -> Value:
     enter(context, key, item.name.span)
     try:
         frame = Frame(unit, f"const {item.name.text}", no_parameters="a constant makes no parameters")
-        value = context.evaluate(item, frame)
+        with context.program.outside():
+            value = context.evaluate(item, frame)
     finally:
         context.open_items.pop()
     if holds_tensor(value):
@@ -319,4 +321,7 @@ def member_of(context: Context, imported: Imported, name: syntax.Name) -> Value:
 
 def fork(frame: Frame) -> Frame:
     """A copy whose bindings do not reach the original: for a branch that is checked but not taken."""
-    return replace(frame, names=dict(frame.names), counters=dict(frame.counters), states=dict(frame.states), own=set(frame.own))
+    yields = None if frame.yields is None else list(frame.yields)
+    return replace(
+        frame, names=dict(frame.names), counters=dict(frame.counters), states=dict(frame.states), own=set(frame.own), yields=yields
+    )

@@ -57,14 +57,17 @@ def _statement(context: Context, node: syntax.Statement, frame: Frame) -> Return
         case syntax.Assert():
             _assert(context, node, frame)
         case syntax.Yield():
-            raise context.reporter.error("DL0114", "`yield` stands in a `scan`, which is not in this version", node.span)
+            if frame.yields is None:
+                hint = "a block gives its results with `return`"
+                raise context.reporter.error("DL0330", "`yield` stands outside of a `scan`", node.span, hint=hint)
+            frame.yields += [(context.evaluate(v, frame), v.span) for v in node.values]
     return None
 
 
 def _assign(context: Context, node: syntax.Assign, frame: Frame) -> None:
     values = [context.evaluate(v, frame) for v in node.values]
     if len(values) == 1 and len(node.targets) > 1:
-        values = list(_parts(context, values[0], len(node.targets), node.values[0].span))
+        values = list(parts_of(context, values[0], len(node.targets), node.values[0].span))
     if len(values) != len(node.targets):
         raise context.reporter.error("DL0309", f"{plural(len(values), 'value')} for {plural(len(node.targets), 'name')}", node.span)
     for target, value in zip(node.targets, values, strict=True):
@@ -81,7 +84,7 @@ def bind(context: Context, frame: Frame, target: syntax.Name, value: Value) -> N
             name_origin(context, value, Origin(f"`{target.text}`, {origin.what},", origin.span, origin.sizes))
 
 
-def _parts(context: Context, value: Value, count: int, span: Span) -> tuple[Value, ...]:
+def parts_of(context: Context, value: Value, count: int, span: Span) -> tuple[Value, ...]:
     """What `count` names are bound to: the value itself, its items, or a tensor's parts along axis 0."""
     if isinstance(value, Poison):
         raise Refused
@@ -145,7 +148,7 @@ def _for(context: Context, node: syntax.For, frame: Frame) -> None:
     try:
         for item in items:
             pace.check()
-            parts = _parts(context, item, len(node.targets), node.source.span)
+            parts = parts_of(context, item, len(node.targets), node.source.span)
             for target, part in zip(node.targets, parts, strict=True):
                 bind(context, frame, target, part)
             if run(context, node.body, frame) is not None:

@@ -1,6 +1,7 @@
 """Builds well-typed graphs: `b.matmul(x, w)` infers the result's type or raises `TypeFailure` with the reason."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -26,15 +27,20 @@ class Builder:
         self.inputs, self.ops = list(inputs), list(ops)
         self.span: Span | None = None
         self._exact: dict[int, Value] = {}  # 16-bit constants by id, and the same numbers in f32
-        self._next = 1 + max((v.id for v in [*self.inputs, *(v for op in self.ops for v in op.outputs)]), default=-1)
+        self._ids = itertools.count(1 + max((v.id for v in [*self.inputs, *(v for op in self.ops for v in op.outputs)]), default=-1))
 
     def input(self, dtype: DType, *shape: Dim) -> Value:
         self.inputs.append(self.value(TensorType(dtype, tuple(shape))))
         return self.inputs[-1]
 
     def value(self, type: TensorType) -> Value:
-        self._next += 1
-        return Value(self._next - 1, type)
+        return Value(next(self._ids), type)
+
+    def inner(self) -> Builder:
+        """A builder for a region of this graph. Its ids are others than this one's, so that a value that it captures keeps its own."""
+        region = Builder()
+        region._ids, region.span = self._ids, self.span
+        return region
 
     def emit(self, kind: str, inputs: Iterable[Value], attrs: dict[str, Any], regions: tuple[Graph, ...] = ()) -> Op:
         """One operation with inferred result types; attributes with a default may be left out.
