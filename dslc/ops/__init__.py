@@ -37,6 +37,7 @@ from dslc.ops import resampling as resampling
 from dslc.ops import resize as resize
 from dslc.ops import response as response
 from dslc.ops import rounding as rounding
+from dslc.ops import sampling as sampling
 from dslc.ops import scans as scans
 from dslc.ops import scatter as scatter
 from dslc.ops import slicing as slicing

@@ -1,4 +1,5 @@
-"""Connectionist temporal classification: the loss of a sequence of symbols that is aligned with no frame, and its two recursions.
+"""Connectionist temporal classification: the loss of a sequence of symbols that is aligned with no frame, and its two recursions; the
+distance of two sequences.
 
 A. Graves et al., "Connectionist temporal classification", 2006. The states of an example are its symbols with a blank before, between and
 behind them, L = 2 S + 1 in all. From one frame to the next a path stays, goes to the next state, or skips a blank between two symbols
@@ -335,3 +336,70 @@ def _minus_log_sum(b: Builder, terms: list[Value]) -> tuple[Value, Value]:
         total = b.add(total, b.where(there, b.exp(distance), zero))
     total = b.where(found, total, b.scalar(1.0, dtype))
     return b.neg(b.add(largest, b.log(total))), found
+
+
+# ---- the distance of two sequences --------------------------------------------------------------------------------
+
+
+@operator
+class EditDistance(Operator):
+    """The least number of insertions, deletions and replacements that turn x into y, for each row: i64[N].
+
+    x[N, T] and y[N, S] are symbols, `length` and `other` [N] how many of each count. V. Levenshtein, "Binary codes capable of
+    correcting deletions, insertions and reversals", 1966.
+    """
+
+    family = "sequence"
+    inputs = ("x", "y", "length", "other")
+    differentiable = False
+    samples = [
+        Sample(
+            (np.arange(40).reshape(5, 8) * 7 % 3, np.arange(30).reshape(5, 6) * 5 % 3, np.array([8, 5, 0, 3, 8]), np.array([6, 6, 4, 0, 1]))
+        ),
+        Sample((np.array([[1, 2, 3]], np.int32), np.array([[1, 3, 3, 9]]), np.array([9]), np.array([-1]))),
+    ]
+    errors = [
+        BadSample((TensorType(I64, (2, 3)), TensorType(I64, (3, 3)), TensorType(I64, (2,)), TensorType(I64, (2,))), {}, "y [2, S]"),
+        BadSample((TensorType(I64, (2, 3)), TensorType(I64, (2, 3)), TensorType(I64, (2, 1)), TensorType(I64, (2,))), {}, "length [2]"),
+        BadSample((TensorType(F32, (2, 3)), TensorType(I64, (2, 3)), TensorType(I64, (2,)), TensorType(I64, (2,))), {}, "integer"),
+        BadSample((TensorType(I64, (3,)), TensorType(I64, (2, 3)), TensorType(I64, (2,)), TensorType(I64, (2,))), {}, "[N, T]"),
+    ]
+
+    def infer(self, x: TensorType, y: TensorType, length: TensorType, other: TensorType) -> TensorType:
+        require("integer", "edit_distance", x, y, length, other)
+        if x.rank != 2:
+            raise TypeFailure(f"edit_distance needs x [N, T], not {x}", inputs=(0,))
+        rows = x.shape[0]
+        for position, (name, t, rank) in enumerate((("y", y, 2), ("length", length, 1), ("other", other, 1)), 1):
+            if t.rank != rank or t.shape[0] != rows:
+                wanted = f"[{rows}, S]" if rank == 2 else f"[{rows}]"
+                raise TypeFailure(f"edit_distance of {x} needs {name} {wanted}, not {t}", inputs=(0, position))
+        return TensorType(I64, (rows,))
+
+    def expand(self, b: Builder, *inputs: Value) -> Value:
+        value: Value = b.edit_rows(*(b.cast(v, dtype=I64) if v.type.dtype != I64 else v for v in inputs))
+        return value
+
+    def reference(self, x: Array, y: Array, length: Array, other: Array) -> Array:
+        found = []
+        for a, c, n, m in zip(x, y, length, other, strict=True):
+            a, c = a[: max(n, 0)], c[: max(m, 0)]
+            table = np.add.outer(np.arange(len(a) + 1), np.arange(len(c) + 1))
+            for i, j in np.ndindex(len(a), len(c)):
+                table[i + 1, j + 1] = min(table[i, j + 1] + 1, table[i + 1, j] + 1, table[i, j] + (a[i] != c[j]))
+            found.append(table[-1, -1])
+        return np.array(found, np.int64)
+
+
+@operator
+class EditRows(EditDistance):
+    """edit_distance of i64."""
+
+    internal = True
+    samples = EditDistance.samples[:1]
+    expand = None  # type: ignore[assignment]
+
+    def routine(self, x: TensorType, y: TensorType, length: TensorType, other: TensorType) -> Routine:
+        rows, most = y.shape
+        sizes = (("rows", rows), ("count", x.shape[1]), ("most", most))
+        return Routine("edit", sizes, (), (TensorType(I64, (rows, most + 1)),))

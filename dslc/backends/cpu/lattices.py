@@ -1,11 +1,14 @@
-"""The recursions of sequence alignment over [rows, steps, states]: steps in order, lanes along the states, threads share the rows.
+"""The recursions of sequence alignment over [rows, steps, states]: steps in order, lanes along the states, threads share the rows; and the
+edit distance.
 
 An element depends on elements of the step before alone, so that its bits depend neither on the width nor on the threads.
 """
 
 from __future__ import annotations
 
+from dslc.backends.cpu.sorting import Words
 from dslc.ir.routines import Routine
+from dslc.ir.types import DType
 
 
 def ctc_row(routine: Routine, width: int) -> list[str]:
@@ -75,4 +78,33 @@ def band_row(routine: Routine, width: int) -> list[str]:
         *lines,
         f"                n = states - s if states - s < {width} else {width}",
         f"                vstore_part_{t}(p4, row + s, h, n)",
+    ]
+
+
+def edit_row(routine: Routine, words: Words) -> list[str]:
+    """The edit distance of the first p2[r] symbols of row r of [rows, count] and the first p3[r] of row r of [rows, most].
+
+    Operands: both as i64, and both numbers; result: i64 [rows]; scratch: one row of the table, [rows, most + 1].
+    """
+    return [
+        f"        long = {words.load('p2', 'r')}",
+        f"        wide = {words.load('p3', 'r')}",
+        "        long = count if long > count else long",
+        "        wide = most if wide > most else wide if wide > 0 else 0",
+        "        base = r * (most + 1)",
+        "        for j in range(wide + 1):",
+        f"            {words.store('p5', 'base + j', 'j')}",
+        "        for i in range(long):",
+        f"            symbol = {words.element(DType.I64, 'r * count + i')}",
+        f"            corner = {words.load('p5', 'base')}",
+        "            left = corner + 1",
+        f"            {words.store('p5', 'base', 'left')}",
+        "            for j in range(wide):",
+        f"                above = {words.load('p5', 'base + j + 1')}",
+        f"                best = corner if symbol == {words.load('p1', 'r * most + j')} else corner + 1",
+        "                best = above + 1 if above + 1 < best else best",
+        "                left = left + 1 if left + 1 < best else best",
+        "                corner = above",
+        f"                {words.store('p5', 'base + j + 1', 'left')}",
+        f"        {words.store('p4', 'r', words.load('p5', 'base + wide'))}",
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from dslc.backends.cpu.lattices import band_row, ctc_row
+from dslc.backends.cpu.lattices import band_row, ctc_row, edit_row
 from dslc.backends.cpu.sorting import Words, integers, sort_row, top_row, true_positions
 from dslc.backends.cpu.vocabulary import constant_text
 from dslc.ir.loops import Const
@@ -197,6 +197,7 @@ ROUTINES: dict[str, Callable[[Routine, int], str]] = {
     "sort": rows(sort_row),
     "top": rows(top_row),
     "nonzero": rows(true_positions),
+    "edit": rows(edit_row),
     "suppress": suppress,
     "ctc": lanes(ctc_row),
     "band": lanes(band_row),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dslc.backends.cpu.lattices import edit_row
 from dslc.backends.cpu.sorting import Words, sort_row, top_row, true_positions
 from dslc.backends.cuda.expressions import Functions, NotCovered, extreme
 from dslc.backends.cuda.formulas import constant_text, math_function
@@ -215,6 +216,7 @@ ROUTINES: dict[str, Callable[[Routine], CudaKernel]] = {
     "sort": rows(sort_row),
     "top": rows(top_row),
     "nonzero": rows(true_positions),
+    "edit": rows(edit_row),
     "suppress": suppress,
     "ctc": ctc,
     "band": band,
