@@ -34,11 +34,15 @@ class Operand:
 
 
 def operand_read(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Operand | None:
-    """The operand as a place in memory, or None where it is computed on the way."""
+    """The operand as a place in memory, or None where it is computed on the way, or seen from where the run-time batch ends."""
     e = value_at(value, index, keep, producer)
-    if not isinstance(e, Read):
+    if not isinstance(e, Read) or _names(e.index) - _names(index):
         return None
     return Operand(Value(e.source, _type_of(e.source, value, keep, producer)), e.index)
+
+
+def _names(index: tuple[Dim, ...]) -> frozenset[str]:
+    return frozenset().union(*map(dims.names, index))
 
 
 def _type_of(source: int, value: Value, keep: set[Value], producer: Mapping[Value, Op]) -> TensorType:
