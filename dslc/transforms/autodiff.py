@@ -6,13 +6,15 @@ order: cotangents of a value are added in the order in which the sweep meets its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.operator import OPERATORS
-from dslc.transforms.expand import expand_op, is_composite
+from dslc.ir.scan import is_scan
+from dslc.transforms.expand import expand_op
+from dslc.transforms.regions import in_regions
+from dslc.transforms.scan_gradient import Calculus, scan_vjp, varying_results
 
 
 def differentiate(graph: Graph) -> Graph:
@@ -24,7 +26,7 @@ def differentiate(graph: Graph) -> Graph:
     builder.ops = []
     renamed: dict[Value, Value] = {}
     for op in graph.ops:
-        op = replace(op, inputs=tuple(renamed.get(value, value) for value in op.inputs))
+        op = in_regions(op.with_inputs(tuple(renamed.get(value, value) for value in op.inputs)), differentiate)
         if op.kind != "grad":
             builder.ops.append(op)
             continue
@@ -39,14 +41,19 @@ def gradients(builder: Builder, loss: Value, wrt: Sequence[Value]) -> tuple[Valu
     A value that the loss does not depend on has the gradient zero (the front end refuses to ask for it).
     Operations get the span of the operation that they differentiate.
     """
-    _expand_between(builder, loss, wrt)
-    operations = tuple(builder.ops)
-    varying = _varying(operations, wrt)
-    span = builder.span
+    expand_between(builder, (loss,), wrt)
+    varying = varying_values(builder.ops, wrt)
     cotangents: dict[Value, Value] = {}
     if loss in varying:
         cotangents[loss] = builder.like(1.0, loss.type)
-    for op in reversed(operations):
+    sweep(builder, cotangents, varying)
+    return tuple(cotangents[x] if x in cotangents else builder.like(0.0, x.type) for x in wrt)
+
+
+def sweep(builder: Builder, cotangents: dict[Value, Value], varying: set[Value]) -> None:
+    """From cotangents of results to those of every value of `varying` that they depend on, added to `cotangents`."""
+    span = builder.span
+    for op in reversed(tuple(builder.ops)):
         if not any(value in cotangents for value in op.outputs) or not any(value in varying for value in op.outputs):
             continue
         builder.span = op.span
@@ -56,7 +63,6 @@ def gradients(builder: Builder, loss: Value, wrt: Sequence[Value]) -> tuple[Valu
             assert part.type == value.type, f"the gradient of {op.kind} by {value.type} has the type {part.type}"
             cotangents[value] = builder.add(cotangents[value], part) if value in cotangents else part
     builder.span = span
-    return tuple(cotangents[x] if x in cotangents else builder.like(0.0, x.type) for x in wrt)
 
 
 def _vjp(builder: Builder, op: Op, cotangents: dict[Value, Value], varying: set[Value]) -> tuple[Value | None, ...]:
@@ -64,9 +70,12 @@ def _vjp(builder: Builder, op: Op, cotangents: dict[Value, Value], varying: set[
     start = len(builder.ops)
     dy = tuple(cotangents.get(value) for value in op.outputs)
     several = len(op.outputs) > 1
-    parts = OPERATORS[op.kind].vjp(
-        builder, dy if several else dy[0], op.outputs if several else op.outputs[0], *op.inputs, **dict(op.attrs)
-    )
+    if is_scan(op):
+        parts = scan_vjp(builder, op, dy, varying, CALCULUS)
+    else:
+        parts = OPERATORS[op.kind].vjp(
+            builder, dy if several else dy[0], op.outputs if several else op.outputs[0], *op.inputs, **dict(op.attrs)
+        )
     needed = {part for value, part in zip(op.inputs, parts, strict=True) if part is not None and value in varying}
     kept: list[Op] = []
     for new in reversed(builder.ops[start:]):
@@ -77,25 +86,27 @@ def _vjp(builder: Builder, op: Op, cotangents: dict[Value, Value], varying: set[
     return parts
 
 
-def _varying(operations: Sequence[Op], wrt: Sequence[Value]) -> set[Value]:
+def varying_values(operations: Sequence[Op], wrt: Iterable[Value]) -> set[Value]:
     """The values that depend on `wrt` through differentiable operators."""
     varying = set(wrt)
     for op in operations:
-        if OPERATORS[op.kind].differentiable and any(value in varying for value in op.inputs):
+        if is_scan(op):
+            varying |= varying_results(op, varying, CALCULUS)
+        elif OPERATORS[op.kind].differentiable and any(value in varying for value in op.inputs):
             varying.update(value for value in op.outputs if value.type.dtype.floating)
     return varying
 
 
-def _expand_between(builder: Builder, loss: Value, wrt: Sequence[Value]) -> None:
-    """Expand, in place, the composites without a `vjp` on the way from `wrt` to the loss."""
+def expand_between(builder: Builder, results: Iterable[Value], wrt: Iterable[Value]) -> None:
+    """Expand, in place, what has an expansion and no `vjp` on the way from `wrt` to the results."""
 
     def opaque(op: Op) -> bool:
-        return is_composite(op.kind) and not OPERATORS[op.kind].has("vjp") and OPERATORS[op.kind].differentiable
+        return OPERATORS[op.kind].has("expand") and not OPERATORS[op.kind].has("vjp") and OPERATORS[op.kind].differentiable
 
     if not any(opaque(op) for op in builder.ops):
         return
-    varying = _varying(builder.ops, wrt)
-    reached = {loss}
+    varying = varying_values(builder.ops, wrt)
+    reached = set(results)
     between: set[Value] = set()
     for op in reversed(builder.ops):
         if any(value in reached and value in varying for value in op.outputs):
@@ -110,3 +121,6 @@ def _expand_between(builder: Builder, loss: Value, wrt: Sequence[Value]) -> None
         else:
             done.append(op)
     builder.ops[:] = done
+
+
+CALCULUS = Calculus(varying_values, expand_between, sweep)

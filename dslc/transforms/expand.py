@@ -8,6 +8,7 @@ from dataclasses import replace
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.operator import OPERATORS
+from dslc.transforms.regions import in_regions
 
 
 def expand_op(builder: Builder, op: Op) -> tuple[Op, ...]:
@@ -42,14 +43,14 @@ def _renamed(op: Op, names: dict[Value, Value]) -> Op:
 def expand_composites(graph: Graph, keep: frozenset[str] = frozenset(), when: Callable[[Op], bool] | None = None) -> Graph:
     """The graph without composite operators but for the kinds in `keep`, which a back end implements whole.
 
-    An operator that has a body too is not composite. `when` limits the expansion to operations for which it holds.
+    An operator that has a body or a routine too is not composite. `when` limits the expansion to operations for which it holds.
     Ids of inputs, outputs and everything that is not expanded stay.
     """
     builder = Builder(graph.inputs, graph.ops)
     done: list[Op] = []
     pending = list(reversed(graph.ops))
     while pending:
-        op = pending.pop()
+        op = in_regions(pending.pop(), lambda region: expand_composites(region, keep, when))
         if op.kind not in keep and is_composite(op.kind) and (when is None or when(op)):
             pending.extend(reversed(expand_op(builder, op)))
         else:
@@ -59,4 +60,4 @@ def expand_composites(graph: Graph, keep: frozenset[str] = frozenset(), when: Ca
 
 def is_composite(kind: str) -> bool:
     """Whether an operator is defined by `expand` alone."""
-    return OPERATORS[kind].has("expand") and not OPERATORS[kind].has("body")
+    return OPERATORS[kind].has("expand") and not (OPERATORS[kind].has("body") or OPERATORS[kind].has("routine"))

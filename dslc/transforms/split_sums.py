@@ -1,18 +1,25 @@
-"""Sums and means over the batch: long ones are cut in two, first each example by itself, then over the examples, in f64.
+"""Sums and means over the batch are taken in f64; long ones are cut in two, first each example by itself, then over the examples.
 
-    sum[axis = (0, 2, 3)](x) = cast[f32](sum[axis = 0](cast[f64](sum[axis = (2, 3)](x))))
+    sum[axis = (0, 2, 3)](x) = cast[f32](sum[axis = 0](sum[axis = (2, 3)](cast[f64](x))))
 
-The first part has as many results as there are examples, so threads share it, it fuses with what makes x row by row, and its
-partial sums keep the rounding error small. The second has few terms, so that f64 costs little there, and it is what statistics of
-a batch and gradients of biases depend on: a chain of f32 sums would lose a bit or two that other frameworks keep. The cut depends on
-the types alone: the bits are the same on any machine.
+The first part has as many results as there are examples, so threads share it, and it fuses with what makes x row by row. In f64
+because statistics of a batch and the gradients of biases and scales depend on these sums: a chain of f32 sums would lose a bit or
+two that other frameworks keep. It costs little: such a loop waits for its additions or for memory, not for conversions. The cut
+depends on the types alone: the bits are the same on any machine.
+
+What does not vary over the axes comes out of the sum, as in the gradient by a mean, whose sum the gradient of the bias has too:
+
+    sum[axis = (0, 2, 3)](x * y) = sum[axis = (0, 2, 3)](x) * y       y: f32[1, C, 1, 1]
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.types import DType
+from dslc.transforms.regions import in_regions
 
 LONG = 64  # elements of one example; shorter sums stay whole
 
@@ -22,17 +29,19 @@ def split_sums(graph: Graph) -> Graph:
     builder = Builder(graph.inputs, graph.ops)
     builder.ops = []
     same: dict[Value, Value] = {}
+    producers: dict[Value, Op] = {}
     for old in graph.ops:
-        op = old.with_inputs(tuple(same.get(v, v) for v in old.inputs))
-        result = _cut(builder, op) if op.kind in ("sum", "mean") else None
+        op = in_regions(old.with_inputs(tuple(same.get(v, v) for v in old.inputs)), split_sums)
+        result = _cut(builder, op, producers) if op.kind in ("sum", "mean") else None
         if result is None:
             builder.ops.append(op)
+            producers |= dict.fromkeys(op.outputs, op)
         else:
             same[op.output] = result
     return Graph(graph.inputs, tuple(builder.ops), tuple(same.get(v, v) for v in graph.outputs))
 
 
-def _cut(builder: Builder, op: Op) -> Value | None:
+def _cut(builder: Builder, op: Op, producers: Mapping[Value, Op]) -> Value | None:
     x = op.inputs[0]
     axis, keep = op.attr("axis"), op.attr("keep")
     rank = x.type.rank
@@ -49,12 +58,27 @@ def _cut(builder: Builder, op: Op) -> Value | None:
     if size < LONG and x.type.dtype == DType.F64:
         return None
     builder.span = op.span
+    x, factor = _common_factor(x, axes, producers) if size >= LONG else (x, None)
+    total = builder.cast(x, dtype=DType.F64)
     if size >= LONG:
-        partial = builder.sum(x, axis=inner, keep=keep)
-        total = builder.sum(builder.cast(partial, dtype=DType.F64), axis=(0,), keep=keep)
+        total = builder.sum(builder.sum(total, axis=inner, keep=True), axis=(0,), keep=True)
     else:
-        total = builder.sum(builder.cast(x, dtype=DType.F64), axis=axis, keep=keep)
+        total = builder.sum(total, axis=axes, keep=True)
     if op.kind == "mean":
         total = builder.div(total, builder.extent(size=x.type.shape[0] * size, dtype=DType.F64))
-    result: Value = builder.cast(total, dtype=x.type.dtype)
-    return result
+    result = builder.cast(total, dtype=x.type.dtype)
+    if factor is not None:
+        result = builder.mul(result, factor)
+    return result if keep else builder.reshape(result, shape=op.output.type.shape)
+
+
+def _common_factor(x: Value, axes: tuple[int, ...], producers: Mapping[Value, Op]) -> tuple[Value, Value | None]:
+    """x as y times what is the same along the axes, or x itself."""
+    op = producers.get(x)
+    if op is None or op.kind != "mul":
+        return x, None
+    for y, factor in (op.inputs, op.inputs[::-1]):
+        missing = x.type.rank - factor.type.rank
+        if y.type == x.type and factor.type.rank and all(a < missing or factor.type.shape[a - missing] == 1 for a in axes):
+            return y, factor
+    return x, None
