@@ -77,6 +77,9 @@ def call_grad(context: Context, function: GradFunction, arguments: Sequence[Valu
         )
     reached = reaches(context.program.builder, loss.value)
     for target, text in zip(function.targets, function.texts, strict=True):
+        hint = f"compute the loss from `{text}` as it is bound here: a name that was bound again is another tensor"
+        if len(context.program.scopes) > 1:
+            hint = f"compute all of the loss, from `{text}` on, inside of the scan, or take the gradient outside of it"
         if target.value.id not in reached and context.reporter.failed:
             return POISON  # a call that was refused stands between them
         if target.value.id not in reached:
@@ -85,6 +88,6 @@ def call_grad(context: Context, function: GradFunction, arguments: Sequence[Valu
                 f"the loss does not depend on `{text}`, so it has no gradient",
                 span,
                 notes=[note_of(context, target)],
-                hint=f"compute the loss from `{text}` as it is bound here: a name that was bound again is another tensor",
+                hint=hint,
             )
     return emit(context, "grad", (loss, *function.targets), {}, span, f"the gradient by {', '.join(function.texts)}")
