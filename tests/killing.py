@@ -5,9 +5,12 @@ Such a process writes `ready STEP` when it is about to train; checkpoints are in
 
 from __future__ import annotations
 
+import random
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dslc.training import checkpoint
@@ -30,7 +33,7 @@ def ready(process: subprocess.Popen[str]) -> int:
 def finish(process: subprocess.Popen[str]) -> int:
     """The exit status."""
     try:
-        process.communicate(timeout=100)
+        process.communicate(timeout=600)
         return process.returncode
     finally:
         process.kill()
@@ -40,6 +43,40 @@ def finish(process: subprocess.Popen[str]) -> int:
 def last_logged_step(folder: Path) -> int:
     steps = [r["step"] for r in read_log(folder / "log.jsonl") if r["event"] == "steps"]
     return int(str(steps[-1])) if steps else 0
+
+
+def kill_at_random(
+    start: Callable[[], subprocess.Popen[str]], folder: Path, whole: Path, steps: int, *, times: int, longest: float, every: int
+) -> bool:
+    """Kills a run and goes on with it, `times` times, each at most `longest` seconds after it began to train.
+
+    No more than one interval of `every` steps between checkpoints may be lost, and every checkpoint loads. On a busy machine a moment may
+    come when the run is over: that is one like the `whole` one, and the next begins from nothing. Returns whether any began from a checkpoint.
+    """
+    moments = random.Random(11)
+    reached = kills = 0
+    resumed = False
+    for _ in range(10 * times):
+        process = start()
+        step = ready(process)
+        assert reached - step <= every, "more than one interval between checkpoints was lost"
+        resumed |= step > 0
+        time.sleep(moments.uniform(0, longest))
+        process.send_signal(signal.SIGKILL)
+        if finish(process) == 0:
+            check_same(folder, whole, steps)
+            for left in folder.iterdir():
+                left.unlink()
+            reached = 0
+            continue
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+        reached = last_logged_step(folder)
+        if (folder / "a.safetensors").exists():
+            assert reached - checkpoint.load(folder / "a.safetensors").run.step <= every
+        if kills == times:
+            return resumed
+    raise AssertionError(f"{kills} kills of {times}: runs are over before they can be killed")
 
 
 def check_same(folder: Path, whole: Path, steps: int) -> None:

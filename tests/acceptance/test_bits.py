@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import killing
 import numpy as np
 import pytest
 from digits_victim import EVERY, STEPS
-from killing import check_same, finish, last_logged_step, ready
+from killing import check_same, finish, kill_at_random, last_logged_step, ready
 from surroundings import ROOT, fashion
 
 import dslc
-from dslc.training import checkpoint
 
 HERE = Path(__file__).resolve().parent
 
@@ -100,32 +98,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     return folder
 
 
-def kill_at_random(folder: Path, whole: Path, cache: Path, times: int) -> None:
-    moments = random.Random(5)
-    reached = kills = 0
-    for _ in range(times):
-        process = start(folder, cache, milliseconds=1)
-        step = ready(process)
-        assert reached - step <= EVERY, "more than one interval between checkpoints was lost"
-        time.sleep(moments.uniform(0, 0.9 / times))
-        process.send_signal(signal.SIGKILL)
-        kills += finish(process) == -signal.SIGKILL
-        reached = last_logged_step(folder)
-        if (folder / "a.safetensors").exists():
-            assert reached - checkpoint.load(folder / "a.safetensors").run.step <= EVERY
-    assert kills == times, "the run was over before it was killed"
+def killed(folder: Path, whole: Path, cache: Path, times: int) -> None:
+    run = partial(start, folder, cache, milliseconds=1)
+    kill_at_random(run, folder, whole, STEPS, times=times, longest=0.9 / times, every=EVERY)
     assert finish(start(folder, cache)) == 0
     check_same(folder, whole, STEPS)
     assert sorted(p.name for p in folder.iterdir()) == ["a.safetensors", "log.jsonl"], "a temporary file was left"
 
 
 def test_kill_at_random_moments(tmp_path: Path, whole: Path, cache: Path) -> None:
-    kill_at_random(tmp_path, whole, cache, 3)
+    killed(tmp_path, whole, cache, 3)
 
 
 @pytest.mark.slow
 def test_kill_at_many_random_moments(tmp_path: Path, whole: Path, cache: Path) -> None:
-    kill_at_random(tmp_path, whole, cache, 20)
+    killed(tmp_path, whole, cache, 20)
 
 
 @pytest.mark.parametrize(("stage", "times"), [("write", 1), ("write", 50), ("sync", 3), ("rename", 1), ("rename", 4)])

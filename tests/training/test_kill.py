@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import killing
 import numpy as np
 import pytest
-from killing import check_same, finish, last_logged_step, ready
+from killing import check_same, finish, kill_at_random, last_logged_step, ready
 from victim import EVERY
 
 from dslc.training import checkpoint
@@ -38,21 +37,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_kill_at_random_moments(tmp_path: Path, whole: Path) -> None:
-    moments = random.Random(11)
-    reached = kills = 0
-    for _ in range(20):
-        process = start(tmp_path)
-        step = ready(process)
-        assert reached - step <= EVERY, "more than one interval between checkpoints was lost"
-        time.sleep(moments.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        kills += finish(process) == -signal.SIGKILL
-        reached = last_logged_step(tmp_path)
-        if (tmp_path / "a.safetensors").exists():
-            checkpoint.load(tmp_path / "a.safetensors")
-    assert kills == 20, "the run was over before it was killed"
-    process = start(tmp_path, milliseconds=0)
-    assert ready(process) > 0 and finish(process) == 0
+    resumed = kill_at_random(lambda: start(tmp_path), tmp_path, whole, STEPS, times=20, longest=0.15, every=EVERY)
+    assert resumed, "every kill was in front of the first checkpoint"
+    assert finish(start(tmp_path, milliseconds=0)) == 0
     check_same(tmp_path, whole, STEPS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.safetensors", "log.jsonl"], "a temporary file was left"
 
