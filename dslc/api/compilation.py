@@ -208,7 +208,7 @@ def elaborate(request: Request) -> Elaborated:
 
 
 def _only_recipe(source: Source) -> str:
-    import dslc.ops  # noqa: F401
+    import dslc.ops  # noqa: F401  (registers the operators)
     from dslc.frontend.elaborate import load as load_file
 
     loaded = load_file(source.text, source.file, source.folder)

@@ -70,8 +70,9 @@ def _limits(task: Task) -> Callable[[], str]:
 
 def _keep(folder: Path, kind: str, results: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
     """Results as they are, and the first elements of every parameter."""
-    parts = {f"weight {name}": np.asarray(array).reshape(-1)[:SHOWN] for name, array in weights.items()}
-    np.savez(folder / f"{kind}.npz", **{f"result {name}": np.asarray(a) for name, a in results.items()}, **parts)  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {f"result {name}": np.asarray(a) for name, a in results.items()}
+    arrays |= {f"weight {name}": np.asarray(a).reshape(-1)[:SHOWN] for name, a in weights.items()}
+    np.savez(folder / f"{kind}.npz", **arrays)
 
 
 def _dslc(task: Task, folder: Path, kind: str) -> Callable[[], object]:

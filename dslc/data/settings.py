@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dslc.data.description import FITS, refuse
 from dslc.ir.recipe import DataOption
@@ -42,7 +43,8 @@ def read_settings(options: Mapping[str, DataOption], source: str, taken: Collect
         wanted = _wrong(name, value)
         if wanted is not None:
             raise refuse("DL0710", f"the option `{name}` of the data is {_shown(value)}", f"it is {wanted}")
-    return Settings(**options)  # type: ignore[arg-type]
+    checked: dict[str, Any] = dict(options)
+    return Settings(**checked)
 
 
 def _wrong(name: str, value: DataOption) -> str | None:

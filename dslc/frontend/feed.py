@@ -145,7 +145,7 @@ class Feeder:
 
     def accepts(self) -> frozenset[str]:
         """The kinds of tokens that could stand here."""
-        return frozenset(self._interactive.accepts())  # type: ignore[no-untyped-call]
+        return frozenset(self._interactive.accepts())  # type: ignore[no-untyped-call]  # Lark leaves it untyped
 
 
 @cache
