@@ -25,7 +25,7 @@ this length, not of the whole reduction."""
 CHUNK_OF_EXAMPLES = 256
 """The same for sums over the run-time batch (weight gradients): what a chunk reads of both operands stays in the first-level
 cache while all tiles use it."""
-CHUNK_OF_LANES = 64
+CHUNK_OF_LANES = 448
 """The same in dot form, in steps of 16 lanes."""
 
 FINISHED = Acc(DType.F32)

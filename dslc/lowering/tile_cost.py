@@ -13,6 +13,9 @@ FMA_LATENCY = 4
 LINE_BYTES = 64
 CACHE_WAYS = 8  # lines in one set of the first-level cache beside the other operands'
 THREADS = 2  # that tiles should divide among; any number runs correctly
+DENSE = 32.0  # bytes a cycle from the second-level cache, line after line
+FAR_ROWS = 1.08  # where every step reads lines away from the last one's: nothing fetches them ahead
+MEMORY_BYTES = 1 << 20  # an operand of this size is not all in the second-level cache
 TILE_CYCLES = 20.0  # calling a tile and starting its loops
 
 
@@ -49,6 +52,7 @@ def cycles_of(
     stored = 1.0 if lanes is None or lanes.axis.c == 1 else float(min(width, lanes.axis.extent or 1))
     panel = steps * (lanes.size if lanes else width) * product_of(columns) * c.dtype.size
     from_l2 = _bytes_a_cycle(c, roles, lanes, panel, steps)
+    far = FAR_ROWS if from_l2 < DENSE or _strides_through_memory(c, roles, lanes) else 1.0
     chunks = max(1.0, steps / reduction.steps)
     slides = 0.95 if _slides(c, roles, rows) else 1.0
     total = 0.0
@@ -71,6 +75,7 @@ def cycles_of(
                 step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.25)
                 step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
                 step = max(step, wide * width * c.dtype.size / each / from_l2)
+                step *= far
                 if roles.paired:  # what lies side by side arrives together: tiles of few cache lines are slow. Measured
                     step *= 1 + 4 / max(1.0, vectors * width * c.dtype.size / LINE_BYTES) ** 2
                 end = count * (2.0 + stored) if roles.dot is None else 4.0 * row * column + 10
@@ -79,7 +84,8 @@ def cycles_of(
     tiles = around * len(vector_sizes) * sum(row_sizes.values()) * sum(column_sizes.values())
     idle = -(-tiles // THREADS) * THREADS / tiles  # tiles that do not divide among the threads
     idle *= _uneven(c, roles, rows, len(vector_sizes))
-    return around * total * idle * (1 + 0.01 * len(variants))
+    across = any(t.axis.extent is None and t.size > 1 for t in rows)  # tiles of several examples: fewer examples leave them part empty
+    return around * total * idle * (1.03 if across else 1.0) * (1 + 0.01 * len(variants))
 
 
 def _bytes_a_cycle(c: Contraction, roles: Roles, lanes: Tiled | None, panel: int, steps: int) -> float:
@@ -89,9 +95,18 @@ def _bytes_a_cycle(c: Contraction, roles: Roles, lanes: Tiled | None, panel: int
     innermost = min((abs(stride_of(a, roles.vector)) for a in c.reductions if a is not roles.dot and stride_of(a, roles.vector)), default=0)
     distance = innermost * c.dtype.size
     if lanes is None or innermost <= lanes.size or distance < 1024 or steps <= 32:
-        return inf if panel <= L1_BYTES else 32.0
+        return inf if panel <= L1_BYTES else DENSE
     rate = 4.0 if distance % 4096 == 0 else 10.0 if distance % 2048 == 0 else 14.0
     return rate * min(2.0, max(1.0, lanes.size * c.dtype.size / 128))  # lines side by side come together
+
+
+def _strides_through_memory(c: Contraction, roles: Roles, lanes: Tiled | None) -> bool:
+    """Whether a large vector operand is read with gaps: by tiles narrower than its panels."""
+    if lanes is None:
+        return False
+    bytes_ = c.dtype.size * prod(a.size(BATCH_HINT) for a in c.axes if stride_of(a, roles.vector))
+    steps = [abs(stride_of(a, roles.vector)) for a in c.reductions if stride_of(a, roles.vector)]
+    return bytes_ > MEMORY_BYTES and bool(steps) and min(steps) > lanes.size
 
 
 def _crowding(c: Contraction, roles: Roles, reduction: Reduction, rows: tuple[Tiled, ...], row: int) -> float:
@@ -114,6 +129,9 @@ def _crowding(c: Contraction, roles: Roles, reduction: Reduction, rows: tuple[Ti
     sets = [line % 64 for line in {o // 64 for o in offsets}]
     shared = max(sets.count(s) for s in set(sets))
     if taps:
+        nearest = min(abs(stride_of(a, roles.scalar)) for a in c.outputs if stride_of(a, roles.scalar))
+        if all(abs(stride_of(t.axis, roles.scalar)) == nearest for t in rows if t.size > 1):
+            return 1 + 0.008 * (shared - 1)  # positions side by side
         return 1 + 0.015 * (shared - 1) + 0.08 * max(0, shared - 12)
     again = 1.08 if any(stride_of(a, roles.scalar) and (a.extent or 1) > 1 for a in order[:dense]) and roles.dot is None else 1.0
     each = 0.04 if row > CACHE_WAYS else 0.02
