@@ -129,7 +129,7 @@ def _crowding(c: Contraction, roles: Roles, reduction: Reduction, rows: tuple[Ti
     sets = [line % 64 for line in {o // 64 for o in offsets}]
     shared = max(sets.count(s) for s in set(sets))
     if taps:
-        nearest = min(abs(stride_of(a, roles.scalar)) for a in c.outputs if stride_of(a, roles.scalar))
+        nearest = min((abs(stride_of(a, roles.scalar)) for a in c.outputs if stride_of(a, roles.scalar)), default=0)
         if all(abs(stride_of(t.axis, roles.scalar)) == nearest for t in rows if t.size > 1):
             return 1 + 0.008 * (shared - 1)  # positions side by side
         return 1 + 0.015 * (shared - 1) + 0.08 * max(0, shared - 12)

@@ -222,6 +222,7 @@ CASES = {
     "depthwise weight gradient": depthwise_weight_gradient(None, 9, 32, 3),
     "depthwise weight gradient, stride 2, tails": depthwise_weight_gradient(None, 11, 43, 3, 2),
     "depthwise input gradient": depthwise_input_gradient(None, 7, 32, 3),
+    "a window summed over, for one place": Contraction((Axis("co", 40, 0, 1, 1), Axis("ci", 6, 1, 9 * 40, None), Axis("kh", 3, 96, 120, None), Axis("kw", 3, 6, 40, None))),
 }
 BATCHES = (1, 2, 7, 33)
 
