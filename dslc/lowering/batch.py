@@ -6,7 +6,7 @@ from dslc.diagnostics import Diagnostic, DiagnosticError, Span
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.module import PortKind, Program
-from dslc.lowering.steps import Lowered
+from dslc.lowering.steps import Lowered, located
 
 EXTERNAL = (PortKind.INPUT, PortKind.RESULT, PortKind.METRIC)
 
@@ -29,7 +29,7 @@ def check_batch(lowered: Lowered) -> None:
             )
     for step in lowered.steps:
         for value in step.args:
-            place = lowered.places[value]
+            place = lowered.places[located(lowered.places, value).value]
             if not _in_proportion(place.layout.size, program.batch):
                 what = f"a tensor {value.type} does not grow in proportion to the batch {program.batch}"
                 raise _refused(program, spans.get(value), what)

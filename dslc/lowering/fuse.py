@@ -17,6 +17,8 @@ from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.loops import Acc, Binary, Carried, ContractionMap, Expr, Gathered, Random, Read, Reader, Recurrence, Reduce, Unary, var
 from dslc.ir.operator import OPERATORS
 from dslc.ir.routines import Routine
+from dslc.ir.scan import is_scan, parts
+from dslc.ir.types import TensorType
 from dslc.lowering.indices import rewrite, walk
 
 NOMINAL_BATCH = 32  # for weighing costs only
@@ -27,6 +29,7 @@ EXPENSIVE = {
     "acosh": 30, "atanh": 30, "sigmoid": 16, "erf": 18, "sin": 20, "cos": 20, "tan": 24, "asin": 24, "acos": 24, "atan": 20, "atan2": 26,
     "pow": 30, "div": 5, "sqrt": 6, "rsqrt": 8,
 }  # fmt: skip
+IN_PLACE = "in_place"  # an attribute that only lowering gives
 LARGEST_EXPRESSION = 160  # nodes; a longer chain is cut, so that kernels stay quick to compile
 
 
@@ -35,7 +38,7 @@ class Nest:
     """One materialised value: `expr` is its element at `index` (one loop variable an axis), over Reads of materialised values.
 
     Where `contraction` is set, `Acc` in `expr` stands for the finished sum of `a` times `b`. Where `recurrence` is, `expr` is its
-    value. Where `routine` is, `expr` is `Acc`: what the routine makes.
+    value. Where `routine` or `loop` is, `expr` is `Acc`: what that makes.
     """
 
     value: Value
@@ -46,18 +49,37 @@ class Nest:
     contraction: Contracted | None = None
     recurrence: Recurrence | None = None
     routine: Called | None = None
+    loop: Looped | None = None
 
     @property
     def expressions(self) -> tuple[Expr, ...]:
+        if self.loop is not None:
+            return self.loop.initial
         return (self.expr,) if self.recurrence is None else self.recurrence.expressions
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """What it makes, with what else a routine or a loop makes."""
+        if self.loop is not None:
+            return self.loop.op.outputs
+        return (self.value, *(self.routine.results[1:] if self.routine is not None else ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """The routine inside a nest, and the graph values that it reads."""
+    """The routine inside a nest, the graph values that it reads, and its results, of which the first is the nest's value."""
 
     routine: Routine
     inputs: tuple[Value, ...]
+    results: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Looped:
+    """The scan inside a nest, and what its carries start as: an element at `index_of(axes_of(...), ...)` each."""
+
+    op: Op
+    initial: tuple[Expr, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +104,11 @@ class Shape:
     reduction: bool  # has a sum that is not written out
     tables: frozenset[int]  # values that data indexes
     draw: bool
+
+
+def axes_of(t: TensorType) -> tuple[str, ...]:
+    """A loop variable for each axis."""
+    return tuple(f"i{n}" for n in range(t.rank))
 
 
 def index_of(names: tuple[str, ...], shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -109,12 +136,17 @@ def is_recurrence(op: Op) -> bool:
 
 
 def is_routine(op: Op) -> bool:
-    return OPERATORS[op.kind].has("routine")
+    return OPERATORS[op.kind].has("routine") or is_update(op)
 
 
-def _whole(op: Op) -> bool:
+def is_update(op: Op) -> bool:
+    """Whether a part of an operator's first operand is replaced where that lies: `updates.in_place` has marked it."""
+    return dict(op.attrs).get(IN_PLACE, False) is True
+
+
+def is_whole(op: Op) -> bool:
     """Whether an operator's result exists in memory only, and nothing is written inline on either side of that."""
-    return op.kind == "constant" or is_contraction(op) or is_recurrence(op) or is_routine(op)
+    return op.kind == "constant" or is_contraction(op) or is_recurrence(op) or is_routine(op) or is_scan(op)
 
 
 def definition(op: Op, index: tuple[Dim, ...], readers: tuple[Reader, ...]) -> tuple[Expr, ...]:
@@ -135,9 +167,9 @@ def _probe(value: Value) -> Reader:
 
 def shape_of(op: Op) -> Shape:
     """Looks at an operator's definition once, over fresh variables."""
-    out = op.output
-    if is_routine(op):
+    if is_routine(op) or is_scan(op):
         return Shape({v.id: 1.0 for v in op.inputs}, 0.0, False, False, frozenset(), False)
+    out = op.output
     index = _probe_index(out)
     defined = definition(op, index, tuple(_probe(v) for v in op.inputs))
     nodes = {id(node): node for e in defined for node in walk(e)}.values()  # a recurrence may yield what it carries on
@@ -178,6 +210,9 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
             keep.add(op.output)
         elif is_contraction(op) or is_routine(op):
             keep.update(_base(v, producer, shapes) for v in op.inputs)
+        elif is_scan(op):
+            it = parts(op)
+            keep.update((*(_base(v, producer, shapes) for v in it.sequences), *it.captures))
         else:
             keep.update(v for v in op.inputs if v.id in shapes[op].tables)
     absorbed: dict[Value, Op] = {}
@@ -186,10 +221,10 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
     for op in reversed(graph.ops):
         if op.kind == "constant":
             continue
-        v = op.output
-        if is_recurrence(op) or is_routine(op):
-            keep.add(v)
+        if is_recurrence(op) or is_routine(op) or is_scan(op):
+            keep.update(op.outputs)
             continue
+        v = op.output
         if is_contraction(op) or shapes[op].reduction:
             end = _absorb(op, uses, shapes, keep, claimed, contraction=is_contraction(op))
             absorbed[v] = end
@@ -205,14 +240,17 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
         if work[v] * (times - 1) > WORTH_STORING or work[v] > LARGEST_EXPRESSION:
             keep.add(v)
     for op in graph.ops:  # a chain inside an epilogue belongs to its end, whatever the costs said
-        if op.kind != "constant" and op.output in absorbed and absorbed[op.output].output != op.output:
-            keep.discard(op.output)
+        if not op.outputs:
+            continue
+        v = op.outputs[0]
+        if op.kind != "constant" and v in absorbed and absorbed[v].output != v:
+            keep.discard(v)
     return keep, absorbed
 
 
 def _base(value: Value, producer: Mapping[Value, Op], shapes: Mapping[Op, Shape]) -> Value:
     """The value that a chain of views looks at."""
-    while value in producer and not _whole(producer[value]) and shapes[producer[value]].view:
+    while value in producer and not is_whole(producer[value]) and shapes[producer[value]].view:
         value = producer[value].inputs[0]
     return value
 
@@ -220,7 +258,7 @@ def _base(value: Value, producer: Mapping[Value, Op], shapes: Mapping[Op, Shape]
 def base_chain(value: Value, producer: Mapping[Value, Op]) -> list[Value]:
     """A value and what it is a view of, down to the value that is computed."""
     chain = [value]
-    while value in producer and not _whole(producer[value]) and shape_of(producer[value]).view:
+    while value in producer and not is_whole(producer[value]) and shape_of(producer[value]).view:
         value = producer[value].inputs[0]
         chain.append(value)
     return chain
@@ -230,8 +268,8 @@ def _chain_costs(graph: Graph, shapes: Mapping[Op, Shape]) -> dict[Value, float]
     """Scalar operations for one element of each value if everything before it were inlined."""
     work: dict[Value, float] = dict.fromkeys(graph.inputs, 0.0)
     for op in graph.ops:
-        if _whole(op) or shapes[op].reduction:
-            work[op.output] = 0.0
+        if is_whole(op) or shapes[op].reduction:
+            work.update(dict.fromkeys(op.outputs, 0.0))
             continue
         # what has fewer elements is computed once and read, where computing it for every reader would cost more
         once = {v for v in op.inputs if work[v] * (elements(op.output.type.shape) / max(elements(v.type.shape), 1.0) - 1) > WORTH_STORING}
@@ -258,7 +296,7 @@ def _absorb(
     chain: list[Op] = []
     while end.output not in keep and len(uses.get(end.output, ())) == 1 and length < 40:
         user = uses[end.output][0]
-        if _whole(user) or user in claimed or shapes[user].reduction or shapes[user].tables:
+        if is_whole(user) or user in claimed or shapes[user].reduction or shapes[user].tables:
             break
         if user.output.type.shape != op.output.type.shape or not _pointwise(user, end.output):
             break
@@ -281,14 +319,16 @@ def fuse(graph: Graph) -> tuple[Nest, ...]:
     """The nests of a graph, in an order in which each reads only earlier ones and the graph's inputs."""
     keep, absorbed = materialised(graph)
     producer = graph.producers()
-    ends = {end.output: op for op in graph.ops if op.kind != "constant" and op.output in absorbed for end in (absorbed[op.output],)}
+    ends = {end.output: op for op in graph.ops if op.kind != "constant" and op.outputs and op.outputs[0] in absorbed for end in (absorbed[op.output],)}
     nests = []
     for op in graph.ops:
-        v = op.output if len(op.outputs) == 1 else None
-        if v is None or v not in keep or op.kind == "constant":
+        if not op.outputs:
+            continue  # a loop that nobody asked for anything
+        v = op.outputs[0]
+        if v not in keep or op.kind == "constant":
             continue
         root = ends.get(v)
-        if is_recurrence(op) or is_routine(op):
+        if is_recurrence(op) or is_routine(op) or is_scan(op):
             nests.append(_whole_nest(op, keep, producer))
             continue
         names = tuple(f"i{n}" for n in range(v.type.rank))
@@ -305,17 +345,33 @@ def fuse(graph: Graph) -> tuple[Nest, ...]:
 
 
 def _whole_nest(op: Op, keep: set[Value], producer: Mapping[Value, Op]) -> Nest:
-    """The nest of a recurrence, with what it reads written inline, or of a routine."""
-    v = op.output
+    """The nest of a recurrence, with what it reads written inline, or of a routine, or of a loop."""
+    v = op.outputs[0]
     names = tuple(f"i{n}" for n in range(v.type.rank))
+    if is_scan(op):
+        starts = tuple(value_at(x, index_of(axes_of(x.type), x.type.shape), keep, producer) for x in parts(op).initial)
+        return Nest(v, names, Acc(v.type.dtype), op.span, op.kind, loop=Looped(op, starts))
+    if is_update(op):
+        return Nest(v, names, Acc(v.type.dtype), op.span, op.kind, routine=Called(_update(op), op.inputs[1:], op.outputs))
     if is_routine(op):
         routine: Routine = OPERATORS[op.kind].routine(*(x.type for x in op.inputs), **dict(op.attrs))
-        return Nest(v, names, Acc(v.type.dtype), op.span, op.kind, routine=Called(routine, op.inputs))
+        return Nest(v, names, Acc(v.type.dtype), op.span, op.kind, routine=Called(routine, op.inputs, op.outputs))
     readers = tuple(Reader(x.type, lambda i, x=x: value_at(x, i, keep, producer), x.id) for x in op.inputs)  # type: ignore[misc]
     it: Recurrence = OPERATORS[op.kind].recurrence(index_of(names, v.type.shape), *readers, **dict(op.attrs))
     carries = tuple(Carried(c.name, unroll_small(c.initial), unroll_small(c.next)) for c in it.carries)
     it = Recurrence(it.axis, it.reverse, carries, unroll_small(it.value))
     return Nest(v, names, it.value, op.span, op.kind, recurrence=it)
+
+
+def _update(op: Op) -> Routine:
+    """The routine that puts `update` [outer, count, inner] into what lies there, [outer, size, inner]."""
+    x, update, _ = op.inputs
+    axis = op.attr("axis") % x.type.rank
+    sizes: list[Dim] = [1, update.type.shape[axis], x.type.shape[axis], 1]
+    for n, extent in enumerate(x.type.shape):
+        if n != axis:
+            sizes[0 if n < axis else 3] = sizes[0 if n < axis else 3] * extent
+    return Routine("update_slice", tuple(zip(("outer", "count", "size", "inner"), sizes, strict=True)))
 
 
 def value_at(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Expr:

@@ -35,8 +35,8 @@ from dslc.lowering.steps import Lowering, Step
 LARGEST_KERNEL = 120  # expressions; more would be slow to compile
 
 
-def join(group: list[list[Nest]], nest: Nest) -> bool:
-    """Add a nest to the kernel in the making, where it fits: same loops, or the same rows."""
+def join(group: list[list[Nest]], nest: Nest, over: Value | None = None) -> bool:
+    """Add a nest to the kernel in the making, where it fits: same loops, or the same rows. `over`: the value that it is written over."""
     if not group:
         return False
     members = {n.value.id: n for bundle in group for n in bundle}
@@ -46,11 +46,14 @@ def join(group: list[list[Nest]], nest: Nest) -> bool:
     if any(isinstance(e, Gathered) for e in inside):
         return False
     last = group[-1]
-    if _same_loops(last, nest, inside):
+    old = [(n, e) for n in members.values() for e in walk(n.expr) if over is not None and isinstance(e, Read | Gathered) and e.source == over.id]
+    old_rows = all(isinstance(e, Read) and _by_rows(n, [e]) for n, e in old)
+    old_elements = all(isinstance(e, Read) and e.index == index_of(n.index, n.value.type.shape) for n, e in old if n in last)
+    if old_elements and (old_rows or len(group) == 1) and _same_loops(last, nest, inside):
         last.append(nest)
         return True
     rows = nest.value.type.shape[:1]
-    if inside and rows and rows[0] != 1 and all(n.value.type.shape[:1] == rows for n in members.values()) and _by_rows(nest, inside):
+    if old_rows and inside and rows and rows[0] != 1 and all(n.value.type.shape[:1] == rows for n in members.values()) and _by_rows(nest, inside):
         group.append([nest])
         return True
     return False

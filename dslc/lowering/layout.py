@@ -1,7 +1,7 @@
 """Layouts: where the elements of a value lie in its buffer."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dslc.ir.dims import Dim
 
@@ -10,7 +10,8 @@ from dslc.ir.dims import Dim
 class Layout:
     """Element strides a logical axis; a halo of zeros may stand around the axes (`before`, `after`, in elements of each axis).
 
-    `order` lists the axes from the outermost to the innermost in memory. `address` gives the element offset.
+    `order` lists the axes from the outermost to the innermost in memory. `address` gives the element offset. A part of another
+    value's memory has `given` strides, and may begin `origin` elements behind where that value's buffer does.
     """
 
     order: tuple[int, ...]
@@ -18,6 +19,8 @@ class Layout:
     before: tuple[int, ...]
     after: tuple[int, ...]
     pitch: int = 1  # the innermost row is padded to a multiple of so many elements
+    given: tuple[Dim, ...] | None = None
+    origin: Dim = 0
 
     @property
     def padded(self) -> tuple[Dim, ...]:
@@ -26,6 +29,8 @@ class Layout:
 
     @property
     def strides(self) -> tuple[Dim, ...]:
+        if self.given is not None:
+            return self.given
         strides: list[Dim] = [0] * len(self.order)
         step: Dim = 1
         padded = self.padded
@@ -39,9 +44,14 @@ class Layout:
 
     @property
     def size(self) -> Dim:
-        """Elements of the buffer, halo included."""
+        """Elements of the buffer, halo included; of a part its own elements."""
         if not self.order:
             return 1
+        if self.given is not None:
+            count: Dim = 1
+            for own in self.extents:
+                count = count * own
+            return count
         outer = self.order[0]
         rest = self.strides[outer]
         extent = self.padded[outer]
@@ -54,7 +64,7 @@ class Layout:
         return any(self.before) or any(self.after)
 
     def address(self, index: tuple[Dim, ...]) -> Dim:
-        total: Dim = 0
+        total = self.origin
         for i, stride, lo in zip(index, self.strides, self.before, strict=True):
             total = total + (i + lo) * stride
         return total
@@ -63,6 +73,13 @@ class Layout:
 def row_major(shape: tuple[Dim, ...]) -> Layout:
     zeros = (0,) * len(shape)
     return Layout(tuple(range(len(shape))), shape, zeros, zeros)
+
+
+def strided(shape: tuple[Dim, ...], strides: tuple[Dim, ...]) -> Layout:
+    """Elements of another value's memory, so far apart along each axis; row-major where that is all the same."""
+    plain = row_major(shape)
+    same = all(extent == 1 or a == b for extent, a, b in zip(shape, strides, plain.strides, strict=True))
+    return plain if same else replace(plain, given=strides)
 
 
 def channels_last(shape: tuple[Dim, ...], halo: tuple[tuple[int, int], ...] | None = None) -> Layout:

@@ -1,18 +1,20 @@
 """Lowered steps -> a `ProgramPlan`: offsets of buffers, kernel calls with their arguments, and where threads must meet."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, is_dataclass
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim, DimExpr
 from dslc.ir.graph import Value
 from dslc.ir.module import PortKind
-from dslc.ir.plan import BufferPlan, Extent, PersistentPlan, PortPlan, ProgramPlan, StepPlan
+from dslc.ir.plan import NEW, OLD, BufferPlan, Extent, LoopPlan, MovePlan, PersistentPlan, PortPlan, ProgramPlan, StepPlan
+from dslc.ir.scan import parts
 from dslc.ir.types import TensorType
 from dslc.lowering.memory import Interval, aligned, assign
 from dslc.lowering.operands import BATCH
-from dslc.lowering.steps import Lowered, Place, Step
+from dslc.lowering.steps import Lowered, Place, Step, located
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,11 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
     What depends on persistent buffers alone (packed weights, folded scales) is computed in the prologue, when they change.
     """
     early = prologue_steps(lowered)
+    places = lowered.places
     kept = {v for n in early for v in lowered.steps[n].writes}
     life = _lives(lowered, kept)
     batch = lowered.source.batch
-    sizes = {v: _unit_bytes(v, lowered.places[v], batch) for v in life}
+    sizes = {v: _unit_bytes(v, places[v], batch) for v in life}
     fixed = [Interval(v, *life[v], size) for v, (size, scales) in sizes.items() if not scales]
     scaled = [Interval(v, *life[v], size) for v, (size, scales) in sizes.items() if scales]
     fixed_offsets, fixed_bytes = assign(fixed)
@@ -52,7 +55,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
     def buffer(value: Value) -> int:
         if value in where:
             return where[value]
-        place = lowered.places[value]
+        place = places[value]
         shape = _shape(value.type, batch)
         size, scales = _unit_bytes(value, place, batch)
         if value in kept:
@@ -73,16 +76,34 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
         buffers.append(plan)
         return where[value]
 
-    def made(numbers: list[int]) -> tuple[StepPlan, ...]:
+    def made(numbers: list[int], loops: Sequence[LoopPlan] = ()) -> tuple[StepPlan, ...]:
         chosen = [lowered.steps[n] for n in numbers]
-        barrier = _barriers([_touched(step, lowered, kept, fixed_offsets, batch_offsets, sizes) for step in chosen])
-        return tuple(
-            StepPlan(kernels[n], tuple((buffer(v), 0) for v in step.args), step.serial, barrier[at], step.label, str(step.span or ""))
-            for at, (n, step) in enumerate(zip(numbers, chosen, strict=True))
-        )
+        touched = [_touched(step, lowered, kept, fixed_offsets, batch_offsets, sizes) for step in chosen]
+        barrier = _barriers(touched, {at for loop in loops for at in (loop.begin, loop.end)})
+        return tuple(call(kernels[n], step, barrier[at]) for at, (n, step) in enumerate(zip(numbers, chosen, strict=True)))
 
+    def call(kernel: str, step: Step, barrier: bool) -> StepPlan:
+        args, moves = [], []
+        for number, value in enumerate(step.args):
+            part = located(places, value)
+            args.append((buffer(part.value), part.offset * value.type.dtype.size))
+            for move in part.moves:
+                still, grows = _linear(move.stride, batch)
+                itemsize = value.type.dtype.size
+                moves.append(MovePlan(number, numbers_of[move.loop], move.counts, still * itemsize, grows * itemsize))
+        return StepPlan(kernel, tuple(args), step.serial, barrier, step.label, str(step.span or ""), tuple(moves))
+
+    rest = [n for n in range(len(lowered.steps)) if n not in early]
+    kept_loops, loops = [], []
+    for loop in lowered.loops:
+        begin, end = bisect_left(rest, loop.begin), bisect_left(rest, loop.end)
+        if begin < end:
+            kept_loops.append(loop)
+            read = loop.index is not None and any(located(places, v).value == loop.index for n in rest[begin:end] for v in lowered.steps[n].args)
+            loops.append(LoopPlan(begin, end, loop.length, loop.reverse, buffer(loop.index) if read and loop.index is not None else None))
+    numbers_of = {loop.number: n for n, loop in enumerate(kept_loops)}
     prologue = made(early)
-    steps = made([n for n in range(len(lowered.steps)) if n not in early])
+    steps = made(rest, loops)
     inputs, ports = [], []
     for value, port in zip(lowered.source.graph.inputs, lowered.source.inputs, strict=True):
         if port.kind == PortKind.INPUT:
@@ -99,7 +120,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
             outputs.append(PortPlan(port.name, value.type.dtype.value, _shape(value.type, batch), buffer(value)))
     plan = ProgramPlan(
         lowered.source.name, tuple(buffers), steps, tuple(inputs), tuple(outputs), tuple(ports), prologue,
-        fixed_bytes, batch_bytes, 0, lowered.bound if batch else None, tuple(dict.fromkeys(writes)),
+        fixed_bytes, batch_bytes, 0, lowered.bound if batch else None, tuple(dict.fromkeys(writes)), tuple(loops),
     )  # fmt: skip
     return plan, tuple(packed)
 
@@ -107,17 +128,20 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
 def prologue_steps(lowered: Lowered) -> list[int]:
     """Steps whose results change only when a persistent buffer is changed from outside: none that the program itself writes."""
     updated = {p.name for p in lowered.source.outputs if p.kind == PortKind.BUFFER}
+    places = lowered.places
     still: set[Value] = set()
-    for value, place in lowered.places.items():
-        if place.region == "constant" or (place.region == "persistent" and place.name not in updated):
+    for value, place in places.items():
+        if place.part is None and (place.region == "constant" or (place.region == "persistent" and place.name not in updated)):
             still.add(value)
     written: dict[Value, int] = {}
     for step in lowered.steps:
         for value in step.writes:
-            written[value] = written.get(value, 0) + 1
+            owner = located(places, value).value
+            written[owner] = written.get(owner, 0) + 1
     early: list[int] = []
     for number, step in enumerate(lowered.steps):
-        if not step.reads <= still or not all(lowered.places[v].region == "arena" and isinstance(_size_of(lowered, v), int) for v in step.writes):
+        whole = all(places[v].region == "arena" and places[v].part is None and isinstance(_size_of(lowered, v), int) for v in step.writes)
+        if not step.reads <= still or not whole:
             continue
         if any(written[v] > 1 for v in step.writes):
             continue  # a halo is written apart
@@ -154,14 +178,37 @@ def _size_of(lowered: Lowered, value: Value) -> Dim:
 
 
 def _lives(lowered: Lowered, kept: Set[Value]) -> dict[Value, tuple[int, int]]:
-    """First and last step of every value in the arena."""
-    life: dict[Value, tuple[int, int]] = {}
+    """First and last step of every value that has memory of its own in the arena.
+
+    What a loop passes on from iteration to iteration, and what steps outside of it touch as well, lives through all of it.
+    """
+    places = lowered.places
+    touched: dict[Value, list[int]] = {}
     for number, step in enumerate(lowered.steps):
         for value in step.args:
-            if lowered.places[value].region == "arena" and value not in kept:
-                first, _ = life.get(value, (number, number))
-                life[value] = (first, number)
+            owner = located(places, value).value
+            if places[owner].region == "arena" and owner not in kept:
+                touched.setdefault(owner, []).append(number)
+    life = {value: (at[0], at[-1]) for value, at in touched.items()}
+    for loop in reversed(lowered.loops):
+        it = parts(loop.op)
+        passed = {located(places, v).value for v in (*loop.op.outputs, *it.carries)} | {loop.index}
+        for value, at in touched.items():
+            inside = bisect_left(at, loop.end) - bisect_left(at, loop.begin)
+            if inside and (inside < len(at) or value in passed):
+                first, last = life[value]
+                life[value] = (min(first, loop.begin), max(last, loop.end - 1))
     return life
+
+
+def _linear(d: Dim, batch: str | None) -> tuple[int, int]:
+    """A size as a number and a multiple of the batch."""
+    if isinstance(d, int):
+        return d, 0
+    assert batch is not None
+    at = [dims.evaluate(d, {batch: n}) for n in (0, 1, 2)]
+    assert at[2] - at[1] == at[1] - at[0], f"{d} does not grow in proportion"
+    return at[0], at[1] - at[0]
 
 
 def _unit_bytes(value: Value, place: Place, batch: str | None) -> tuple[int, bool]:
@@ -188,28 +235,38 @@ def _touched(
     step: Step, lowered: Lowered, kept: Set[Value], fixed: Mapping[object, int], scaled: Mapping[object, int], sizes: Mapping[Value, tuple[int, bool]]
 ) -> tuple[list[Range], list[Range]]:
     def range_of(value: Value) -> Range:
-        place = lowered.places[value]
-        if value in kept:
-            return Range("packed", str(value.id), 0, 1)
+        part = located(lowered.places, value)
+        owner = part.value
+        place = lowered.places[owner]
+        if owner in kept:
+            return Range("packed", str(owner.id), 0, 1)
         if place.region != "arena":
             return Range(place.region, place.name, 0, 1)
-        size, grows = sizes[value]
-        start = (scaled if grows else fixed)[value]
-        return Range("batch" if grows else "fixed", "", start, start + aligned(size))
+        size, grows = sizes[owner]
+        start = (scaled if grows else fixed)[owner]
+        region, end = "batch" if grows else "fixed", start + aligned(size)
+        for move in part.moves:
+            if move.counts in (OLD, NEW):  # of two halves one, and another step of the same iteration finds the other apart
+                middle = start + size // 2
+                return Range(region, "", start, middle) if move.counts == OLD else Range(region, "", middle, end)
+        return Range(region, "", start, end)
 
     return [range_of(v) for v in step.reads], [range_of(v) for v in step.writes]
 
 
-def _barriers(ranges: list[tuple[list[Range], list[Range]]]) -> list[bool]:
-    """A barrier stands after a step where the next one touches what a step since the last barrier wrote, or writes what it read."""
+def _barriers(ranges: list[tuple[list[Range], list[Range]]], marks: Set[int] = frozenset()) -> list[bool]:
+    """A barrier stands after a step where the next one touches what a step since the last barrier wrote, or writes what it read, and
+    where a loop begins or ends (`marks`: before these steps)."""
     flags = [False] * len(ranges)
     read: list[Range] = []
     written: list[Range] = []
     for number, (reads, writes) in enumerate(ranges):
         clash = any(w.meets(r) for w in written for r in [*reads, *writes]) or any(r.meets(w) for r in read for w in writes)
-        if clash:
+        if number and (clash or number in marks):
             flags[number - 1] = True
             read, written = [], []
         read += reads
         written += writes
+    if len(ranges) in marks:
+        flags[-1] = True
     return flags

@@ -18,7 +18,7 @@ from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import Operand, copy_nest, default_layout, describe, needs_scratch, operand_read, overhang, with_operands
 from dslc.lowering.packing import packed
 from dslc.lowering.schedules import Schedule
-from dslc.lowering.steps import Lowering, Place, Step
+from dslc.lowering.steps import Lowering, Place, Step, may_overlap
 from dslc.lowering.tiling import plan as plan_tiles
 
 Axes = tuple[tuple[str, Dim], ...]
@@ -30,7 +30,7 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
     done: list[Nest] = []
     halos: dict[Value, Layout] = {}
     copies: dict[tuple[Value, Layout], Value] = {}
-    made = {nest.value for nest in nests}
+    made = {nest.value for nest in nests if nest.loop is None}
     for nest in nests:
         if nest.contraction is None or not nest.contraction.maps:
             done.append(nest)
@@ -47,7 +47,7 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
                 if not any(before) and not any(after):
                     operands.append(value)
                     continue
-                if operand.value == value and value in made and state.places[value].region == "arena":
+                if operand.value == value and value in made and state.places[value].region == "arena" and state.places[value].part is None:
                     halos[value] = with_halo(layout, before, after)
                     operands.append(value)
                     continue
@@ -118,8 +118,7 @@ def _elements_of(part: ContractionMap) -> Dim:
 
 def _writable(state: Lowering, nest: Nest, contraction: Contraction, args: tuple[Value, ...]) -> bool:
     """Whether the result's memory may hold partial sums where the contraction needs that."""
-    mine = state.places[nest.value]
-    shared = any((p := state.places[v]).region == mine.region and p.name == mine.name and mine.name for v in args if v != nest.value)
+    shared = any(may_overlap(state.places, v, nest.value) for v in args if v != nest.value)
     return not (shared and needs_scratch(contraction))
 
 
@@ -138,17 +137,19 @@ def _part_steps(state: Lowering, nest: Nest, contraction: Contraction, args: tup
 def _pack(state: Lowering, contraction: Contraction, value: Value, operand: str) -> tuple[Contraction, Value, Step | None]:
     """Weights in the order in which the contraction reads them fastest, where that gains more than the copy costs.
 
-    A copy of what the program does not change costs nothing: it is made once. All costs are those of 16 lanes, so that
-    every width decides alike.
+    A copy of what the program does not change costs nothing: it is made once. Inside a loop, what does not depend on the iteration is
+    copied once before it. All costs are those of 16 lanes, so that every width decides alike.
     """
-    place = state.places[value]
-    better = packed(contraction, operand) if place.region == "persistent" else None
+    place, depth = state.places[value], len(state.around)
+    made_at = state.depth.get(value, depth) if place.part is None else depth
+    weights = place.region == "persistent" and place.part is None
+    better = packed(contraction, operand) if weights or made_at < depth else None
     if better is None:
         return contraction, value, None
-    changed = place.name in {p.name for p in state.program.outputs if p.kind == PortKind.BUFFER}
+    changed = not weights or place.name in {p.name for p in state.program.outputs if p.kind == PortKind.BUFFER}
     _, source_stride, _ = better.pack.axes[-1]
     cost = better.pack.size * (COPY_CYCLES if source_stride == 1 else TRANSPOSE_CYCLES) if changed else 0.0
-    if better.unpacked_cycles - better.cycles <= cost:
+    if (better.unpacked_cycles - better.cycles) * state.runs <= cost:
         return contraction, value, None
     key = (value, better.pack)
     if key in state.packs:
@@ -158,6 +159,9 @@ def _pack(state: Lowering, contraction: Contraction, value: Value, operand: str)
     state.packs[key] = target
     program = better.pack.program()
     step = Step(program, (value, target), frozenset({value}), frozenset({target}), program.serial, "pack", None)
+    if made_at < depth:
+        state.hoisted.setdefault(made_at, []).append(step)
+        return better.contraction, target, None
     return better.contraction, target, step
 
 
