@@ -37,9 +37,10 @@ def _tensors(executable: Executable, graph: str, load: LoadPlan, folders: Sequen
         placed = (replace(d, span=d.span or load.span) for d in error.diagnostics)
         raise DiagnosticError(*placed, sources=error.sources) from error.__cause__
     wanted = {p.name: p.shape for p in executable.plan.persistent if p.role in SAVED and p.name.startswith(f"{load.model}.")}
+    given = source.tensors if load.rename else source.of_models({load.model.partition(".")[0]})
     plan = match_weights(
         wanted,
-        {name: tensor.shape for name, tensor in source.tensors.items()},
+        {name: tensor.shape for name, tensor in given.items()},
         load.rename,
         load.fresh,
         load.layout,
@@ -48,4 +49,4 @@ def _tensors(executable: Executable, graph: str, load: LoadPlan, folders: Sequen
         where=f"the weights in {place}",
         span=load.span,
     )
-    return plan.assemble(source.tensors)
+    return plan.assemble(given)

@@ -121,7 +121,8 @@ class Program:
         `rename` is a list of pairs: names of the source that fit the pattern take the new name, `None` drops them. `fresh` are patterns of
         weights that keep the values that they have. `layout="torch"` is for a state dict of PyTorch: linear weights are transposed,
         `num_batches_tracked` is dropped, and what `rename` does not name is paired in the order of definition. Names are relative to the
-        model. `ema` takes the averaged weights of a checkpoint. Nothing is loaded in part: DL0804 lists what is missing, left over or of another shape; DL0806 refuses such a `rename`.
+        model. `ema` takes the averaged weights of a checkpoint. Of a file that dslc wrote when it trained several models, those of others are
+        passed over. Nothing is loaded in part: DL0804 lists what is missing, left over or of another shape; DL0806 refuses such a `rename`.
         """
         from dslc.data.renaming import linear_weights, match_weights
 
@@ -131,9 +132,10 @@ class Program:
             found, where = files.read_weights(source, ema), f"the weights in {source}"
         wanted = {p.name: p.shape for p in self._executable.plan.persistent if p.role in SAVED}
         models = {path.partition(".")[0] for path in wanted}
+        tensors = found.tensors if rename else found.of_models(models)
         plan = match_weights(
             wanted,
-            {name: tensor.shape for name, tensor in found.tensors.items()},
+            {name: tensor.shape for name, tensor in tensors.items()},
             rename,
             fresh,
             layout,
@@ -145,7 +147,7 @@ class Program:
         if plan.fresh:
             self._initialise()
         self._initialised = True
-        for name, tensor in plan.assemble(found.tensors).items():
+        for name, tensor in plan.assemble(tensors).items():
             self._executable.set(name, tensor)
         if found.data is not None:
             self._set_data(found.data)

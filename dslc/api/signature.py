@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
-from dslc.ir.recipe import LoadPlan, Recipe, RecipeField, SavePlan
+from dslc.ir.recipe import LoadPlan, PhasePlan, Recipe, RecipeField, SavePlan
 from dslc.ir.types import DType
 
 
@@ -70,6 +70,7 @@ def recipe_from_json(data: Mapping[str, Any]) -> Recipe:
     known["span"] = Span(**data["span"]) if data["span"] else None
     known["base"] = Path(data["base"])
     known["metrics"], known["augment"], known["totals"] = tuple(data["metrics"]), tuple(data["augment"]), tuple(data["totals"])
+    known["phases"] = tuple(PhasePlan(**phase) for phase in data["phases"])
     known["loads"] = tuple(_load_from_json(load) for load in data["loads"])
     return Recipe(**known)
 

@@ -20,6 +20,7 @@ from dslc.runtime.convert import Array
 from dslc.runtime.executable import Executable
 from dslc.runtime.executable import Program as RuntimeProgram
 from dslc.training import EpochReport, Fit, Observer, RunInfo, checkpoint_path, open_recipe_data
+from dslc.training.cycle import Cycle
 from dslc.training.evaluation import PythonMetric, python_metrics
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Trainer:
             _with_source(request.source, lambda: load_files(self._executable, self._ready.artifact.graph, self.recipe, folders))
             begin_averages(self._executable)
         self._own: dict[str, float | int] = {}  # settings of `train_on`
+        self._cycle = Cycle(self.recipe)
         self._program = CompiledRecipe(self._executable, self.recipe, collect)
         info = RunInfo(self._ready.artifact.source, self._executable.threads, tuple(sorted(versions().items())))
         self._fit = Fit(
@@ -116,12 +118,17 @@ class Trainer:
         return self._fit.run()
 
     def train_on(self, /, **batch: Array) -> Mapping[str, SupportsFloat]:
-        """One update on a batch of the caller's: the recipe's data and its position stay as they are. Returns loss and metrics."""
+        """One update on a batch of the caller's: the recipe's data and its position stay as they are. Returns loss and metrics.
+
+        Phases take turns.
+        """
         if not self._own:
-            self._own = {**dict(self.recipe.settings), "seed": self.recipe.seed, "step": 0, "total": self._fit.total}
-        metrics = self._program.step(batch, self._own)
-        if self.recipe.accumulate > 1:
-            self._program.update(self._own)
+            self._own = {**self._fit.settings, "step": 0}
+        now = self._cycle.at(int(self._own["step"]))
+        program = self._program.phase(now.name) if now.name else self._program
+        metrics = program.step(batch, self._own)
+        if now.accumulate > 1:
+            program.update(self._own)
         self._own["step"] += 1
         return metrics
 
@@ -176,13 +183,17 @@ class Trainer:
         files.write_weights(path, self.averaged_weights if ema else self.weights, self.data.description.to_json())
 
     def memory(self) -> MemoryReport:
-        """Exact bytes that a training step takes at the recipe's batch."""
-        return self._executable.memory(TRAIN, min(self.recipe.batch, self.data.train.count))
+        """Exact bytes that a training step takes at the recipe's batch; with phases, of the one that takes most."""
+        batch = min(self.recipe.batch, self.data.train.count)
+        return max((self._executable.memory(name, batch) for name in training_programs(self.recipe)), key=lambda report: report.total)
 
     def flops(self, batch: int = 1) -> int:
-        """Floating-point operations of a training step."""
-        fixed, each = self._ready.signature.flops.get(TRAIN, (0, 0))
-        return fixed + batch * each
+        """Floating-point operations of a training step; with phases, of a whole cycle."""
+        total = 0
+        for name, phase in zip(training_programs(self.recipe), self._cycle.phases, strict=True):
+            fixed, each = self._ready.signature.flops.get(name, (0, 0))
+            total += phase.repeat * (fixed + batch * each)
+        return total
 
     @property
     def program(self) -> CompiledRecipe:
@@ -234,39 +245,64 @@ def begin_averages(executable: Executable) -> None:
     executable.touch()
 
 
-class CompiledRecipe:
-    """The two programs of a recipe as the training loop wants them (`dslc.training.TrainingProgram`)."""
+class CompiledSteps:
+    """The programs that make steps of one kind: those of a phase, or of a recipe without any."""
 
-    def __init__(self, executable: Executable, recipe: Recipe, collect: Sequence[str] = ()):
-        """`collect`: names that metrics in Python want; the data among them are put into batches too."""
-        self._executable = executable
-        self.train, self._evaluate = executable.program(TRAIN), executable.program(EVALUATE)
-        self._update = executable.program(UPDATE) if recipe.accumulate > 1 else None
-        fields = {f.name: Field(f.name, f.dtype.value, f.shape) for f in recipe.fields}
-        read = {p.name for plan in (self.train.plan, self._evaluate.plan) for p in plan.inputs} | set(collect)
-        self.inputs: Sequence[Field] = tuple(f for name, f in fields.items() if name in read)
-        bounds = [p.plan.batch_bound for p in (self.train, self._evaluate) if p.plan.batch_bound is not None]
-        self.max_batch: int | None = min(bounds, default=None)
-        self._train_inputs = _names(self.train.plan.inputs, self.inputs)
-        self._evaluate_inputs = _names(self._evaluate.plan.inputs, self.inputs)
-        self._settings = _settings(self.train)
-        self._update_settings = _settings(self._update) if self._update is not None else ()
-        self._keys = {p.name: _saved_name(p.name, p.role) for p in executable.plan.persistent if p.role not in PASSING}
-        self._passing = tuple(p.name for p in executable.plan.persistent if p.role in ("gradient", "metric"))
+    def __init__(self, train: RuntimeProgram, update: RuntimeProgram | None, inputs: Sequence[Field]):
+        self.train, self._update = train, update
+        self._inputs = _names(train.plan.inputs, inputs)
+        self._settings = _settings(train)
+        self._update_settings = _settings(update) if update is not None else ()
 
     def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
-        """One update, or, where the recipe accumulates, the gradients of one batch; the results are fresh 0-d arrays.
+        """One update, or, where the step accumulates, the gradients of one batch; the results are fresh 0-d arrays.
 
         Settings that are left out have the recipe's values.
         """
-        names = self._train_inputs
+        names = self._inputs
         chosen = {mine: settings[theirs] for mine, theirs in self._settings if theirs in settings}
         return self.train(batch if names is None else {n: batch[n] for n in names}, chosen)
 
     def update(self, settings: Mapping[str, float | int]) -> None:
         """The update by the gradients that steps have added up."""
-        assert self._update is not None, "a recipe that accumulates"
+        assert self._update is not None, "a step that accumulates"
         self._update({}, {mine: settings[theirs] for mine, theirs in self._update_settings if theirs in settings})
+
+
+class CompiledRecipe:
+    """The programs of a recipe as the training loop wants them (`dslc.training.TrainingProgram`)."""
+
+    def __init__(self, executable: Executable, recipe: Recipe, collect: Sequence[str] = ()):
+        """`collect`: names that metrics in Python want; the data among them are put into batches too."""
+        self._executable = executable
+        phases = Cycle(recipe).phases
+        trained = [executable.program(name) for name in training_programs(recipe)]
+        updates = [executable.program(_of(UPDATE, p.name)) if p.accumulate > 1 else None for p in phases]
+        self._evaluate = executable.program(EVALUATE)
+        fields = {f.name: Field(f.name, f.dtype.value, f.shape) for f in recipe.fields}
+        programs = [*trained, self._evaluate]
+        read = {p.name for program in programs for p in program.plan.inputs} | set(collect)
+        self.inputs: Sequence[Field] = tuple(f for name, f in fields.items() if name in read)
+        bounds = [p.plan.batch_bound for p in programs if p.plan.batch_bound is not None]
+        self.max_batch: int | None = min(bounds, default=None)
+        self._evaluate_inputs = _names(self._evaluate.plan.inputs, self.inputs)
+        self._steps = {p.name: CompiledSteps(t, u, self.inputs) for p, t, u in zip(phases, trained, updates, strict=True)}
+        self._first = self._steps[phases[0].name]
+        self.train = self._first.train
+        self._keys = {p.name: _saved_name(p.name, p.role) for p in executable.plan.persistent if p.role not in PASSING}
+        self._passing = tuple(p.name for p in executable.plan.persistent if p.role in ("gradient", "metric"))
+
+    def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
+        """As in `CompiledSteps`; where there are phases, that of the first (see `phase`)."""
+        return self._first.step(batch, settings)
+
+    def update(self, settings: Mapping[str, float | int]) -> None:
+        """As in `CompiledSteps`."""
+        self._first.update(settings)
+
+    def phase(self, name: str) -> CompiledSteps:
+        """The steps of a phase."""
+        return self._steps[name]
 
     def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, Any]:
         """The metrics with `training` false; those with a state are of all batches since `reset`."""
@@ -290,6 +326,15 @@ class CompiledRecipe:
         self._executable.touch()
 
 
+def training_programs(recipe: Recipe) -> tuple[str, ...]:
+    """The programs that take batches: one, or one a phase."""
+    return tuple(_of(TRAIN, phase.name) for phase in Cycle(recipe).phases)
+
+
+def _of(program: str, phase: str) -> str:
+    return f"{program}.{phase}" if phase else program
+
+
 def _names(ports: Sequence[PortPlan], fields: Sequence[Field]) -> tuple[str, ...] | None:
     """The inputs to pick from a batch, or None where it has just these."""
     wanted = tuple(p.name for p in ports)
@@ -308,9 +353,9 @@ def _settings(program: RuntimeProgram) -> tuple[tuple[str, str], ...]:
 
 def within_budget(recipe: Recipe, plan: ExecutablePlan, examples: int) -> None:
     """Refuses a training step that would take more memory than the recipe's `budget`, before it is taken (DL0730)."""
-    needed = memory_report(plan, TRAIN, min(recipe.batch, examples)).total
-    if recipe.accumulate > 1:
-        needed = max(needed, memory_report(plan, UPDATE).total)
+    needed = max(memory_report(plan, name, min(recipe.batch, examples)).total for name in training_programs(recipe))
+    updates = [program.name for program in plan.programs if program.name.partition(".")[0] == UPDATE]
+    needed = max([needed, *(memory_report(plan, name).total for name in updates)])
     if recipe.budget is not None and needed > recipe.budget:
         what = f"a step of '{recipe.name}' at batch {recipe.batch} takes {needed:,} bytes; the budget is {recipe.budget:,}"
         raise DiagnosticError(Diagnostic("DL0730", what, recipe.span, hint="train with a smaller batch, or raise `budget`"))

@@ -7,7 +7,7 @@ passed over), an artifact, or one from elsewhere with the right names.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dslc.runtime.cache import atomic_file
 from dslc.runtime.convert import Array, bf16_values
 
 FORMAT = "dslc-weights"
+CHECKPOINT = "dslc-checkpoint"
 _ARTIFACT = "persistent/"
 
 
@@ -27,12 +28,24 @@ _ARTIFACT = "persistent/"
 class Weights:
     """Tensors by path; `data` is the JSON of the data's description, if the file has one.
 
-    `ordered` says that they stand in the order of definition, which a file does not keep.
+    `ordered` says that they stand in the order of definition, which a file does not keep. `own`: they were written by dslc, so that the
+    first part of a name is a model.
     """
 
     tensors: Mapping[str, Array]
     data: str | None = None
     ordered: bool = False
+    own: bool = False
+
+    def of_models(self, models: Collection[str]) -> Mapping[str, Array]:
+        """The tensors, without those of other models that were trained along with these."""
+        if not self.own or not any(_model(name) in models for name in self.tensors):
+            return self.tensors
+        return {name: tensor for name, tensor in self.tensors.items() if _model(name) in models}
+
+
+def _model(path: str) -> str:
+    return path.partition(".")[0]
 
 
 def from_arrays(arrays: Mapping[str, Any]) -> Weights:
@@ -65,7 +78,8 @@ def read_weights(path: Path | str, ema: bool = False) -> Weights:
     if packed:
         signature = _json(metadata["dslc"]).get("signature")
         data = signature.get("data") if isinstance(signature, dict) else None
-    return Weights(tensors, data if isinstance(data, str) else None)
+    own = metadata.get("format") in (FORMAT, CHECKPOINT)
+    return Weights(tensors, data if isinstance(data, str) else None, own=own)
 
 
 def _tensor(file: Any, path: Path, name: str) -> Array:

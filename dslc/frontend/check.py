@@ -14,6 +14,7 @@ from dslc.frontend.elaborate import Loaded, load
 from dslc.frontend.files import Unit
 from dslc.frontend.lints import lint
 from dslc.frontend.names import check_names
+from dslc.frontend.phases import Shared, parts_of
 from dslc.frontend.programs import Request, assume_given, bound_of, build_model, find_model, new_context
 from dslc.frontend.recipes import build_recipe
 from dslc.frontend.report import Abandoned, NeedsSize, Refused, Reporter, did_you_mean, listed
@@ -25,7 +26,7 @@ from dslc.ir.types import DType
 
 EXPORT_OPTIONS = ("target", "weights", "precision")
 # What a block that nothing calls can be told without knowing its static arguments.
-CERTAIN = frozenset(f"DL0{number}" for number in (101, 102, 103, 108, 109, 111, 113, 114, 202, 307, 314, 316, 317, 319, 409, 410))
+CERTAIN = frozenset(f"DL0{number}" for number in (101, 102, 103, 108, 109, 111, 113, 114, 202, 307, 314, 316, 317, 319, 330, 331, 409, 410))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,9 @@ def _check_items(loaded: Loaded, request: Request) -> None:
             case syntax.Model() | syntax.Instance():
                 _with_sizes(loaded, request, lambda c, i=item: build_model(c, ModelFunction(unit, i)))  # type: ignore[misc]
             case syntax.Train():
-                for training in (True, False):
-                    _with_sizes(loaded, request, lambda c, i=item, t=training: build_recipe(c, unit, i, t))  # type: ignore[misc]
+                shared = Shared()
+                for part in parts_of(item):
+                    _with_sizes(loaded, request, lambda c, i=item, p=part, s=shared: build_recipe(c, unit, i, p, s))  # type: ignore[misc]
             case syntax.Export():
                 _guarded(lambda i=item: _check_export(context, unit, i))  # type: ignore[misc]
             case syntax.Block() | syntax.Optimizer():

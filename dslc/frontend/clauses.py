@@ -1,7 +1,8 @@
-"""The clauses of a recipe that are data: settings, saving, and those that this version refuses."""
+"""The clauses of a recipe that are data: settings, saving, loading."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from dslc.diagnostics import Note
@@ -109,23 +110,17 @@ def read_saves(context: Context, train: syntax.Train) -> SavePlan | None:
     )
 
 
-def reject_clause(context: Context, clause: syntax.Clause) -> None:
-    """Clauses of the language that this version does not have."""
-    if isinstance(clause, syntax.Phase):
-        context.reporter.error("DL0114", "`phase` is not in this version", clause.name.span, hint="a recipe has one `minimize`")
-
-
 # --- load ----------------------------------------------------------------------------------------------------------------
 
 
-def read_loads(context: Context, unit: Unit, train: syntax.Train, frame: Frame) -> tuple[LoadPlan, ...]:
-    """The `load` clauses, after the recipe's calls: a model that the recipe does not use has nothing to load."""
+def read_loads(context: Context, unit: Unit, train: syntax.Train, frame: Frame, parameters: Collection[str]) -> tuple[LoadPlan, ...]:
+    """The `load` clauses, after the recipe's calls: a model whose `parameters` the recipe does not use has nothing to load."""
     plans: list[LoadPlan] = []
     for clause in train.clauses:
         if not isinstance(clause, syntax.Load):
             continue
         try:
-            plan = _load(context, unit, clause, frame)
+            plan = _load(context, unit, clause, frame, parameters)
         except Refused:
             continue
         earlier = next((p for p in plans if p.model == plan.model), None)
@@ -137,10 +132,10 @@ def read_loads(context: Context, unit: Unit, train: syntax.Train, frame: Frame) 
     return tuple(plans)
 
 
-def _load(context: Context, unit: Unit, clause: syntax.Load, frame: Frame) -> LoadPlan:
+def _load(context: Context, unit: Unit, clause: syntax.Load, frame: Frame, parameters: Collection[str]) -> LoadPlan:
     root = model_path(find_model(context, unit, [p.text for p in clause.model.parts], clause.model.span))
-    if not context.reporter.failed and not any(p.startswith(f"{root}.") for p in context.program.buffers):
-        used = sorted({p.split(".")[0] for p, b in context.program.buffers.items() if b.role in ("parameter", "state")})
+    if not context.reporter.failed and not any(p.startswith(f"{root}.") for p in parameters):
+        used = sorted({p.split(".")[0] for p in parameters})
         hint = f"the recipe uses {listed(used)}" if used else "call the model in the recipe"
         raise context.reporter.error("DL0514", f"the recipe uses no parameters of `{root}`", clause.model.span, hint=hint)
     found: dict[str, Value] = {}

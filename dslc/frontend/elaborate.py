@@ -14,8 +14,9 @@ from pathlib import Path
 from dslc.diagnostics import Diagnostic, DiagnosticError
 from dslc.frontend import syntax
 from dslc.frontend.files import Files, Unit
+from dslc.frontend.phases import Shared, parts_of
 from dslc.frontend.programs import Request, build_model, find_model, new_context
-from dslc.frontend.recipes import build_recipe, recipe_data
+from dslc.frontend.recipes import Built, build_recipe, recipe_data
 from dslc.frontend.report import Abandoned, NeedsSize, Refused, Reporter, did_you_mean, listed
 from dslc.frontend.scope import Context
 from dslc.ir.module import Buffer, Module, Program
@@ -140,18 +141,19 @@ def _recipe(loaded: Loaded, name: str, request: Request, collect: Sequence[str])
         )
         raise loaded.reporter.error("DL0503", f"there is no recipe `{name}`", None, hint=hint)
     built: list[tuple[Program, Context]] = []
-    recipe: Recipe | None = None
-    for program_name, training in (("train", True), ("evaluate", False)):
-        context = new_context(loaded.files, loaded.reporter, loaded.unit, program_name, request)
-        result = build_recipe(context, loaded.unit, train, training, collect)
+    results: list[Built] = []
+    shared = Shared()
+    for part in parts_of(train):
+        context = new_context(loaded.files, loaded.reporter, loaded.unit, part.program, request)
+        result = build_recipe(context, loaded.unit, train, part, shared, collect)
         if result.program is None or loaded.reporter.failed:
             raise loaded.refuse()
+        results.append(result)
         built.append((result.program, context))
         if result.update is not None:
             built.append(result.update)
         _check_used(loaded, request, context)
-        if training:
-            recipe = recipe_data(context, loaded.unit, train, result, result.program)
+    recipe = recipe_data(context, loaded.unit, train, results[:-1], results[-1])
     if loaded.reporter.failed:
         raise loaded.refuse()
     return Elaborated(_module(loaded, name, built), recipe, tuple(loaded.reporter.diagnostics))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from dslc.diagnostics import Note
@@ -70,8 +70,13 @@ def _wrong(name: str, value: Value) -> str | None:
 # --- groups --------------------------------------------------------------------------------------------------------------
 
 
-def assign_groups(context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, loss: Tensor) -> dict[str, int]:
-    """The number of the group of each parameter that moves: the last one that names it, unless it is frozen."""
+def assign_groups(
+    context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, loss: Tensor, moving: Collection[str] = ()
+) -> dict[str, int]:
+    """The number of the group of each parameter that moves: the last one that names it, unless it is frozen.
+
+    `moving`: models that other phases move, of which no warning is due.
+    """
     parameters = [p for p, b in context.program.buffers.items() if b.role == Role.PARAMETER]
     chosen: dict[str, int] = {}
     named_models: set[str] = set()
@@ -91,14 +96,22 @@ def assign_groups(context: Context, unit: Unit, train: syntax.Train, clause: syn
                 if not found:
                     _model_without_parameters(context, target, root, parameters)
             chosen |= dict.fromkeys(found, number)
-    for freeze in (c for c in train.clauses if isinstance(c, syntax.Freeze)):
-        for pattern in freeze.patterns:
-            frozen = [p for p in parameters if fits(pattern.value, p)]
-            if not frozen:
-                _no_match(context, pattern, parameters)
-            for path in frozen:
-                chosen.pop(path, None)
-    return _reached(context, clause, {p: chosen[p] for p in parameters if p in chosen}, loss, named_models, parameters)
+    for pattern in frozen_patterns(train):
+        for path in [p for p in chosen if fits(pattern.value, p)]:
+            chosen.pop(path)
+    return _reached(context, clause, {p: chosen[p] for p in parameters if p in chosen}, loss, named_models, parameters, moving)
+
+
+def frozen_patterns(train: syntax.Train) -> list[syntax.Str]:
+    """What the recipe freezes."""
+    return [pattern for c in train.clauses if isinstance(c, syntax.Freeze) for pattern in c.patterns]
+
+
+def check_frozen(context: Context, train: syntax.Train, parameters: Collection[str]) -> None:
+    """Warns of patterns that fit none of the parameters of the recipe."""
+    for pattern in frozen_patterns(train):
+        if not any(fits(pattern.value, p) for p in parameters):
+            _no_match(context, pattern, sorted(parameters))
 
 
 def _no_match(context: Context, pattern: syntax.Str, parameters: Sequence[str]) -> None:
@@ -115,8 +128,9 @@ def _model_without_parameters(context: Context, target: syntax.Path, root: str, 
 
 
 def _reached(
-    context: Context, clause: syntax.Minimize, chosen: dict[str, int], loss: Tensor, models: set[str], parameters: Sequence[str]
-) -> dict[str, int]:
+    context: Context, clause: syntax.Minimize, chosen: dict[str, int], loss: Tensor, models: set[str], parameters: Sequence[str],
+    moving: Collection[str],
+) -> dict[str, int]:  # fmt: skip
     """Drops parameters that the loss does not depend on, with a warning; warns of other models that it reaches."""
     if context.reporter.failed:
         return {}
@@ -135,7 +149,7 @@ def _reached(
         context.reporter.error("DL0515", "no parameter moves: the loss depends on none that `over` names", clause.span)
     others = sorted(
         {p.rsplit(".", 1)[0].split(".")[0] for p in parameters if context.program.loaded[p].value.id in reached}
-        - {m.split(".")[0] for m in models}
+        - {m.split(".")[0] for m in (*models, *moving)}
     )
     if others and models and still:
         context.reporter.warning(

@@ -34,30 +34,34 @@ def gradients_of(context: Context, clause: syntax.Minimize, paths: Sequence[str]
 
 
 def move_parameters(
-    context: Context, clause: syntax.Minimize, chosen: Mapping[str, int], gradients: Sequence[Tensor], options: Options, step: Tensor, frame: Frame
-) -> None:
-    """Adds clipping, updates and averages to the program; the new values become outputs."""
-    total = context.program.input(PortKind.SETTING, "total", TensorType(DType.I64), default=1)
+    context: Context, clause: syntax.Minimize, chosen: Mapping[str, int], gradients: Sequence[Tensor], options: Options, step: Tensor,
+    frame: Frame, prefix: str = "",
+) -> None:  # fmt: skip
+    """Adds clipping, updates and averages to the program; the new values become outputs.
+
+    `prefix` names the phase before settings and states of optimizers: each phase has its own.
+    """
+    total = context.program.input(PortKind.SETTING, f"{prefix}total", TensorType(DType.I64), default=1)
     optimizers: dict[int, BlockFunction] = {}
     for index, node in enumerate(clause.groups):
         try:
-            optimizers[index] = optimizer_of(context, node, index, total, frame)
+            optimizers[index] = optimizer_of(context, node, index, total, frame, prefix)
         except Refused:
             continue
     if context.reporter.failed:
         return
     if options.clip is not None:
-        clip = context.program.input(PortKind.SETTING, "clip", TensorType(context.stored), default=options.clip)
+        clip = context.program.input(PortKind.SETTING, f"{prefix}clip", TensorType(context.stored), default=options.clip)
         gradients = _clipped(context, gradients, clip, clause.span)
     context.program.shared = {}  # what depends on the step alone is computed once, not for each parameter
     moved: dict[str, Tensor] = {}
     for (path, index), gradient in zip(chosen.items(), gradients, strict=True):
         value = context.program.loaded[path]
-        new = _update(context, clause.groups[index], optimizers[index], path, value, gradient, step)
+        new = _update(context, clause.groups[index], optimizers[index], path, value, gradient, step, prefix)
         if new is not None:
             moved[path] = new
     if options.ema is not None:
-        _average(context, clause, moved, options.ema)
+        _average(context, clause, moved, options.ema, f"{prefix}ema")
 
 
 def add_up(context: Context, clause: syntax.Minimize, paths: Sequence[str], gradients: Sequence[Tensor], batch: Dim, examples: str) -> None:
@@ -108,7 +112,7 @@ def static_names(frame: Frame) -> Frame:
 # --- optimizers and learning rates ---------------------------------------------------------------------------------------
 
 
-def optimizer_of(context: Context, node: syntax.Group, index: int, total: Tensor, frame: Frame) -> BlockFunction:
+def optimizer_of(context: Context, node: syntax.Group, index: int, total: Tensor, frame: Frame, prefix: str = "") -> BlockFunction:
     """The configured optimizer of a group; its learning rate is a run-time setting."""
     expression = node.optimizer
     head, subscripts = (expression.target, expression.subscripts) if isinstance(expression, syntax.Brackets) else (expression, ())
@@ -133,7 +137,7 @@ def optimizer_of(context: Context, node: syntax.Group, index: int, total: Tensor
             (g.span for i, g in enumerate(given) if (g.name.text if g.name else order[i] if i < len(order) else "") == RATE),
             expression.span,
         )
-        static_values[RATE] = _rate(context, static_values[RATE], suffix, total, span)
+        static_values[RATE] = _rate(context, static_values[RATE], prefix, suffix, total, span)
     return BlockFunction(value.unit, value.item, static_values)
 
 
@@ -148,11 +152,11 @@ def _check_optimizer(context: Context, function: BlockFunction) -> None:
         )
 
 
-def _rate(context: Context, value: Value, suffix: str, total: Tensor, span: Span) -> Value:
+def _rate(context: Context, value: Value, prefix: str, suffix: str, total: Tensor, span: Span) -> Value:
     """A number or a schedule as what the optimizer calls with the step."""
     if is_number(value) and not isinstance(value, DimExpr):
         assert isinstance(value, int | float)
-        return LearningRate(None, _setting(context, RATE + suffix, float(value)), total)
+        return LearningRate(None, _setting(context, prefix + RATE + suffix, float(value)), total)
     if not isinstance(value, BlockFunction) or isinstance(value.item, syntax.Optimizer):
         raise context.reporter.error(
             "DL0511",
@@ -170,7 +174,8 @@ def _rate(context: Context, value: Value, suffix: str, total: Tensor, span: Span
     settings: dict[str, Value] = {}
     for position, (name, number) in enumerate(value.static.items()):
         if isinstance(number, int | float) and not isinstance(number, bool):
-            settings[name] = _setting(context, (RATE if position == 0 else f"{RATE}.{name}") + suffix, float(number))
+            which = RATE if position == 0 else f"{RATE}.{name}"
+            settings[name] = _setting(context, prefix + which + suffix, float(number))
         else:
             settings[name] = number
     return LearningRate(BlockFunction(value.unit, value.item, settings), None, total)
@@ -199,12 +204,13 @@ def _clipped(context: Context, gradients: Sequence[Tensor], clip: Tensor, span: 
 
 
 def _update(
-    context: Context, node: syntax.Group, function: BlockFunction, path: str, value: Tensor, gradient: Tensor, step: Tensor
+    context: Context, node: syntax.Group, function: BlockFunction, path: str, value: Tensor, gradient: Tensor, step: Tensor, prefix: str
 ) -> Tensor | None:
-    """One parameter's new value, by the optimizer's body; its states stand at `<optimizer>.<parameter>.<state>`."""
+    """One parameter's new value, by the optimizer's body; its states stand at `<optimizer>.<parameter>.<state>`, behind the phase."""
     signature = function.item.signature
     span = node.span
-    inner = Frame(function.unit, function.name, f"{function.name.lower()}.{path}", True, dict(function.static or {}), optimizer=True)
+    where = f"{prefix}{function.name.lower()}.{path}"
+    inner = Frame(function.unit, function.name, where, True, dict(function.static or {}), optimizer=True)
     inner.no_parameters = "an optimizer makes no parameters"
     try:
         arguments = signatures.match_inputs(context, signature, inner, (value, gradient, step), (span, span, span))
@@ -234,11 +240,11 @@ def _update(
     return new
 
 
-def _average(context: Context, clause: syntax.Minimize, moved: dict[str, Tensor], decay: float) -> None:
+def _average(context: Context, clause: syntax.Minimize, moved: dict[str, Tensor], decay: float, name: str) -> None:
     """The moving averages of what has moved: average = decay average + (1 - decay) parameter. They begin as the parameters do."""
     builder = context.program.builder
     builder.span = clause.span
-    setting = context.program.input(PortKind.SETTING, "ema", TensorType(DType.F64), default=decay)
+    setting = context.program.input(PortKind.SETTING, name, TensorType(DType.F64), default=decay)
     rest = builder.sub(builder.scalar(1.0, DType.F64), setting.value)  # in f64: 1 - 0.9999 keeps three digits in f32
     for path, new in moved.items():
         made = context.program.buffers[path]

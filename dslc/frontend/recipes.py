@@ -13,22 +13,23 @@ from pathlib import Path
 from dslc.diagnostics import Note
 from dslc.frontend import syntax
 from dslc.frontend.calls import Call, call
-from dslc.frontend.clauses import Settings, read_loads, read_saves, read_settings, reject_clause
+from dslc.frontend.clauses import Settings, read_loads, read_saves, read_settings
 from dslc.frontend.data_options import read_option
 from dslc.frontend.files import Unit
-from dslc.frontend.groups import Options, assign_groups, minimize_options
+from dslc.frontend.groups import Options, assign_groups, check_frozen, minimize_options
 from dslc.frontend.optimizers import GRADIENT, ZERO, add_up, gradients_of, move_parameters, static_names, take_sums
+from dslc.frontend.phases import UPDATE, Part, Shared, averages, check_phases, clauses_for, minimizes, moved_models, phases_of, repeat_of
 from dslc.frontend.program import reaches
 from dslc.frontend.programs import Sizes, bind_sizes, sibling
 from dslc.frontend.report import Refused, did_you_mean, listed
-from dslc.frontend.scope import Context, Frame
+from dslc.frontend.scope import Context, Frame, fork
 from dslc.frontend.signatures import evaluate_type
 from dslc.frontend.statements import run
 from dslc.frontend.tensors import cast, note_of
 from dslc.frontend.values import ListValue, OperatorFunction, Origin, Poison, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.module import PortKind, Program, Role
-from dslc.ir.recipe import COLLECTED, DataOption, LoadPlan, Recipe, RecipeField
+from dslc.ir.recipe import AVERAGE, COLLECTED, DataOption, LoadPlan, PhasePlan, Recipe, RecipeField
 from dslc.ir.types import DType, TensorType
 
 
@@ -36,12 +37,13 @@ from dslc.ir.types import DType, TensorType
 class Built:
     """One program of a recipe, and what it says about the data. `update` moves the parameters where `program` only adds up gradients.
 
-    `totals` are the metrics that `program` counts over an evaluation.
+    `totals` are the metrics that `program` counts over an evaluation. `plan` is the phase that it is the program of.
     """
 
     program: Program | None = None
     update: tuple[Program, Context] | None = None
     options: Options = field(default_factory=Options)
+    plan: PhasePlan | None = None
     fields: list[RecipeField] = field(default_factory=list)
     augment: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
@@ -52,17 +54,18 @@ class Built:
     data_options: dict[str, DataOption] = field(default_factory=dict)
 
 
-def build_recipe(context: Context, unit: Unit, train: syntax.Train, training: bool, collect: Sequence[str] = ()) -> Built:
-    """The `train` program (training = true) or the `evaluate` program of a recipe. The latter gives the tensors `collect` too."""
+def build_recipe(context: Context, unit: Unit, train: syntax.Train, part: Part, shared: Shared, collect: Sequence[str] = ()) -> Built:
+    """One program of a recipe (`parts_of`): one that trains, or that which evaluates. The latter gives the tensors `collect` too.
+
+    The parts of a recipe are built in order with one `shared`.
+    """
     built = Built()
-    context.program.averaging = any(
-        o.name.text == "ema" for c in train.clauses if isinstance(c, syntax.Minimize) for g in c.groups for o in g.options
-    )
+    training = part.training
+    context.program.averaging = averages(minimizes(train))
     frame = Frame(unit, f"the recipe {train.name.text}", "", training, no_parameters="a recipe makes no parameters of its own")
     if training:
         built.settings = read_settings(context, train)
-    for clause in train.clauses:
-        reject_clause(context, clause)
+    check_phases(context, train)
     data = [c for c in train.clauses if isinstance(c, syntax.Data)]
     if not data:
         raise context.reporter.error(
@@ -73,25 +76,33 @@ def build_recipe(context: Context, unit: Unit, train: syntax.Train, training: bo
         )
     if len(data) > 1:
         context.reporter.error("DL0502", "a recipe has one `data` clause", data[1].span, notes=[Note("the first is here", data[0].span)])
-    minimize = next((c for c in train.clauses if isinstance(c, syntax.Minimize)), None)
+    clauses = clauses_for(train, part)
+    minimize = next((c for c in clauses if isinstance(c, syntax.Minimize)), None)
     if training and minimize is not None:
         built.options = minimize_options(context, minimize, frame)
+    if part.phase is not None:
+        built.plan = PhasePlan(part.phase.name.text, repeat_of(context, part.phase, frame), built.options.accumulate)
     counter: Tensor | None = None
     if training:
-        # Random numbers are keyed by the batch, so that those of one step differ.
-        counter = _counter(context, train, "step" if built.options.accumulate == 1 else "batch")
+        # Random numbers are keyed by the batch, so that those of one step differ, and by all batches, so that those of phases do.
+        counter = _counter(context, train, "step" if built.options.accumulate == 1 and part.phase is None else "batch")
         context.program.random = context.program.input(PortKind.SEED, "seed", TensorType(DType.I64)), counter
     sizes = _data(context, unit, data[0], frame, built)
-    loss = _clauses(context, train, frame, built)
-    if training:
-        built.loads = read_loads(context, unit, train, frame)
-    else:
+    loss = _clauses(context, train, clauses, part, frame, built)
+    shared.parameters |= {p for p, b in context.program.buffers.items() if b.role == Role.PARAMETER}
+    shared.states |= {p for p, b in context.program.buffers.items() if b.role == Role.STATE}
+    if training and part.last:
+        built.loads = read_loads(context, unit, train, frame, shared.parameters | shared.states)
+    elif not training:
         _collect(context, train, frame, collect)
-    if loss is None or context.reporter.failed:
+        _check_averages(context, train, shared)
+    if (loss is None and training) or context.reporter.failed:
         return built
     if training:
-        assert counter is not None
-        _train(context, unit, train, loss[1], loss[0], counter, frame, built)
+        assert counter is not None and loss is not None
+        _train(context, unit, train, part, loss, counter, frame, built, shared)
+        if part.last:
+            check_frozen(context, train, shared.parameters)
     for path, tensor in context.program.current.items():
         if not training or context.program.buffers[path].role != Role.METRIC:
             context.program.output(PortKind.BUFFER, path, tensor)
@@ -112,29 +123,46 @@ def _counter(context: Context, train: syntax.Train, what: str) -> Tensor:
 
 
 def _train(
-    context: Context, unit: Unit, train: syntax.Train, clause: syntax.Minimize, loss: Tensor, step: Tensor, frame: Frame, built: Built
-) -> None:
-    """Gradients, and what becomes of them: the new parameters, or sums that the program `update` takes."""
+    context: Context, unit: Unit, train: syntax.Train, part: Part, minimized: tuple[Tensor, syntax.Minimize], batch: Tensor,
+    frame: Frame, built: Built, shared: Shared,
+) -> None:  # fmt: skip
+    """Gradients, and what becomes of them: the new parameters, or sums that the program `update` takes. `batch` is the number of this one."""
+    loss, clause = minimized
+    prefix = part.prefix
     context.floating = context.stored  # from here on optimizers and schedules
-    chosen = assign_groups(context, unit, train, clause, loss)
+    moving = moved_models(context, unit, train) if part.phase is not None else set()
+    chosen = assign_groups(context, unit, train, clause, loss, moving)
     if context.reporter.failed or not chosen:
         return
+    shared.moved |= chosen.keys()
+    shared.averaged |= chosen.keys() if built.options.ema is not None else set()
     gradients = gradients_of(context, clause, list(chosen), loss)
     if built.options.accumulate == 1:
-        move_parameters(context, clause, chosen, gradients, built.options, step, frame)
+        step = _counter(context, train, f"{prefix}step") if part.phase is not None else batch
+        move_parameters(context, clause, chosen, gradients, built.options, step, frame, prefix)
         return
     first = next(c for c in train.clauses if isinstance(c, syntax.Data)).inputs[0]
-    batch = frame.names[first.name.text]
-    assert isinstance(batch, Tensor), "a column of the data"
-    examples = f"{GRADIENT}{train.name.text}.examples"
-    add_up(context, clause, list(chosen), gradients, batch.type.shape[0], examples)
-    other = sibling(context, "update")
+    column = frame.names[first.name.text]
+    assert isinstance(column, Tensor), "a column of the data"
+    examples = f"{GRADIENT}{train.name.text}.{prefix}examples"
+    add_up(context, clause, list(chosen), gradients, column.type.shape[0], examples)
+    other = sibling(context, UPDATE if part.phase is None else f"{UPDATE}.{part.phase.name.text}")
     means = take_sums(other, clause, {path: context.program.buffers[path] for path in chosen}, examples)
-    move_parameters(other, clause, chosen, means, built.options, _counter(other, train, "step"), static_names(frame))
+    step = _counter(other, train, f"{prefix}step")
+    move_parameters(other, clause, chosen, means, built.options, step, static_names(frame), prefix)
     for path, tensor in other.program.current.items():
         other.program.output(PortKind.BUFFER, path, tensor)
     if not context.reporter.failed:
         built.update = other.program.finish(None, None), other
+
+
+def _check_averages(context: Context, train: syntax.Train, shared: Shared) -> None:
+    """`ema[Model]` reads averages that some `minimize` keeps, of everything that moves."""
+    read = (p.removeprefix(AVERAGE) for p, b in context.program.buffers.items() if b.role == Role.EMA)
+    lost = [p for p in read if p in shared.moved and p not in shared.averaged]
+    if lost:
+        hint = "write `ema = 0.999` in the phase that moves it too"
+        context.reporter.error("DL0517", f"no averages are kept of {listed(lost, 4)}", train.name.span, hint=hint)
 
 
 # --- data ----------------------------------------------------------------------------------------------------------------
@@ -212,55 +240,79 @@ def _augment(context: Context, data: syntax.Data, option: syntax.Named, frame: F
 # --- clauses -------------------------------------------------------------------------------------------------------------
 
 
-def _clauses(context: Context, train: syntax.Train, frame: Frame, built: Built) -> tuple[Tensor, syntax.Minimize] | None:
-    """Bindings, metrics and the loss, in the order of the text."""
+def _clauses(
+    context: Context, train: syntax.Train, clauses: Sequence[syntax.Clause], part: Part, frame: Frame, built: Built
+) -> tuple[Tensor, syntax.Minimize] | None:
+    """Bindings, metrics and the loss, in the order of the text; an evaluation has those of all phases."""
     found: tuple[Tensor, syntax.Minimize] | None = None
-    minimized = False
-    metrics: list[str] = ["loss"]
-    totals: list[str] = []
-    for clause in train.clauses:
+    metrics = _Metrics([f"{p.name.text}.loss" for p in phases_of(train)] or ["loss"])
+    inside = set(map(id, part.phase.body)) if part.phase is not None else set()
+    for clause in clauses:
+        prefix = part.prefix if id(clause) in inside else ""
         match clause:
             case syntax.Assign():
                 run(context, [clause], frame)
             case syntax.Metric():
-                _metric(context, train, clause, frame, metrics, totals)
-            case syntax.Minimize() if minimized:
-                context.reporter.error("DL0114", "several `minimize` clauses need phases, which are not in this version", clause.span)
-            case syntax.Minimize():
-                minimized = True
-                loss = _scalar(context, clause.loss, context.evaluate(clause.loss, frame), "the loss", "DL0506")
+                _metric(context, train, clause, frame, prefix, metrics)
+            case syntax.Minimize() if found is None:
+                loss = _loss(context, clause, frame, prefix)
                 if loss is not None:
-                    context.program.output(PortKind.METRIC, "loss", loss)
                     found = loss, clause
             case _:
                 pass
-    if not minimized and not any(isinstance(c, syntax.Phase) for c in train.clauses):
+    if not part.training:
+        for phase in phases_of(train):
+            inner = fork(frame)
+            for clause in phase.body:
+                match clause:
+                    case syntax.Assign():
+                        run(context, [clause], inner)
+                    case syntax.Metric():
+                        _metric(context, train, clause, inner, f"{phase.name.text}.", metrics)
+                    case syntax.Minimize():
+                        _loss(context, clause, inner, f"{phase.name.text}.")
+    if not minimizes(train) and not phases_of(train):
         context.reporter.error(
             "DL0501",
             f"the recipe {train.name.text} minimizes nothing",
             train.name.span,
             hint="write minimize cross_entropy(logits, label) over Model with AdamW[1e-3]",
         )
-    built.metrics, built.totals = tuple(metrics), tuple(totals)
+    built.metrics, built.totals = tuple(metrics.names), tuple(metrics.totals)
     return found
 
 
-def _metric(
-    context: Context, train: syntax.Train, clause: syntax.Metric, frame: Frame, metrics: list[str], totals: list[str]
-) -> None:
+@dataclass(slots=True)
+class _Metrics:
+    """Names so far; `totals` are counted over an evaluation."""
+
+    names: list[str]
+    totals: list[str] = field(default_factory=list)
+
+
+def _loss(context: Context, clause: syntax.Minimize, frame: Frame, prefix: str) -> Tensor | None:
+    """The loss of a `minimize`, which is a metric too."""
+    loss = _scalar(context, clause.loss, context.evaluate(clause.loss, frame), "the loss", "DL0506")
+    if loss is not None:
+        context.program.output(PortKind.METRIC, f"{prefix}loss", loss)
+    return loss
+
+
+def _metric(context: Context, train: syntax.Train, clause: syntax.Metric, frame: Frame, prefix: str, metrics: _Metrics) -> None:
     """A metric: a mean over examples, or, where it has a state, what it makes of all batches of an evaluation.
 
-    The training program leaves out what only an evaluation has: metrics with a state, and those of averaged parameters.
+    The training program leaves out what only an evaluation has: metrics with a state, and those of averaged parameters. `prefix` is
+    that of its phase.
     """
-    name = clause.name.text
+    name = f"{prefix}{clause.name.text}"
     value = context.evaluate(clause.value, replace(frame, metric=True, path=f"{train.name.text}.{name}", counters={}))
-    if name in metrics:
+    if name in metrics.names:
         context.reporter.error("DL0102", f"the metric `{name}` is defined twice", clause.name.span, hint="`loss` is always a metric")
         return
-    metrics.append(name)
+    metrics.names.append(name)
     roles = _roles_behind(context, value)
     if Role.METRIC in roles and isinstance(value, Tensor) and all(isinstance(n, int) for n in value.type.shape):
-        totals.append(name)
+        metrics.totals.append(name)
         if not frame.training:
             context.program.output(PortKind.RESULT, name, value)
         return
@@ -314,12 +366,15 @@ def _scalar(context: Context, node: syntax.Expr, value: Value, what: str, code: 
 # --- the recipe as data --------------------------------------------------------------------------------------------------
 
 
-def recipe_data(context: Context, unit: Unit, train: syntax.Train, built: Built, program: Program) -> Recipe:
-    """What the fit loop needs; `built` is the training program's."""
+def recipe_data(context: Context, unit: Unit, train: syntax.Train, trained: Sequence[Built], evaluated: Built) -> Recipe:
+    """What the fit loop needs, from the programs that train and the one that evaluates."""
+    built = trained[-1]
     settings = built.settings
     assert settings is not None and built.source is not None
-    ports = [*program.inputs, *(built.update[0].inputs if built.update else ())]
-    defaults = tuple((port.name, port.default) for port in ports if port.kind == PortKind.SETTING and port.default is not None)
+    programs = [p for b in trained for p in (b.program, b.update[0] if b.update else None) if p is not None]
+    ports = [port for program in programs for port in program.inputs if port.kind == PortKind.SETTING]
+    defaults = {port.name: port.default for port in ports if port.default is not None}
+    phases = tuple(b.plan for b in trained if b.plan is not None)
     return Recipe(
         name=train.name.text,
         source=built.source.value,
@@ -329,14 +384,15 @@ def recipe_data(context: Context, unit: Unit, train: syntax.Train, built: Built,
         batch=settings.batch,
         seed=settings.seed,
         validate=settings.validate,
-        accumulate=built.options.accumulate,
-        ema=built.options.ema is not None,
-        metrics=built.metrics,
-        totals=built.totals,
+        accumulate=1 if phases else built.options.accumulate,
+        phases=phases,
+        ema=any(b.options.ema is not None for b in trained),
+        metrics=evaluated.metrics,
+        totals=evaluated.totals,
         loads=built.loads,
         augment=built.augment,
         data_options=tuple(built.data_options.items()),
-        settings=defaults,
+        settings=tuple(defaults.items()),
         save=read_saves(context, train),
         budget=settings.budget,
         base=unit.folder or Path(),

@@ -15,11 +15,15 @@ from dslc.ir.types import DType
 
 LARGEST_SEED = 2**63 - 1
 
-DATA_OPTIONS = ("test", "normalize", "fit", "columns", "count", "seed")
+DATA_OPTIONS = (
+    *("test", "normalize", "fit", "columns", "count", "seed"),
+    *("level", "vocabulary", "rows", "stride", "documents", "bucket"),
+)
 """What may stand behind the `with` of a `data` statement beside `augment`; `dslc.data.settings` says what each means."""
 
 DataOption = bool | int | float | str | tuple[str, ...]
 MOST_ACCUMULATED = 1_000_000
+MOST_REPEATED = 10_000
 AVERAGE = "ema/"
 """Before the path of a parameter: its moving average."""
 COLLECTED = "collected/"
@@ -58,11 +62,21 @@ class LoadPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """`phase name[repeat = 5] { }`: `repeat` steps in turn, each of `accumulate` batches. Its programs are `train.name` and `update.name`."""
+
+    name: str
+    repeat: int = 1
+    accumulate: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One `train` item. Without `epochs` and `steps` it trains one epoch; with both it ends at whichever comes first.
 
     `validate`: the test examples are evaluated after every so many epochs, and after the last; 0 means never.
-    A step takes `accumulate` batches, the last one of an epoch those that are left. `totals` are the metrics that are counted over an
+    A step takes `accumulate` batches, the last one of an epoch those that are left. With `phases` a step is one execution of one of
+    them, in the order of the cycle, and `accumulate` is each one's own. `totals` are the metrics that are counted over an
     evaluation and are not means over its examples. `loads` are the files that parameters begin with. `ema`: whether averages are kept.
     `budget` is the most bytes that training may take. `settings` are run-time values such as learning rates that a user may set by name without recompilation.
     `base` is the folder of the `.dl` file, for data files; `span` is where the data source is named.
@@ -77,6 +91,7 @@ class Recipe:
     seed: int = 0
     validate: int = 1
     accumulate: int = 1
+    phases: tuple[PhasePlan, ...] = ()
     ema: bool = False
     metrics: tuple[str, ...] = ()
     totals: tuple[str, ...] = ()

@@ -22,7 +22,7 @@ import platform
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,8 @@ StageHook = Callable[[str], None]
 class RunState:
     """Where a run stands. The order of the data follows from `seed` and `epoch`; `example` of them are done in this epoch.
 
-    Random numbers in the program follow from `seed` and `step`. `sums` are the metric sums of the unfinished epoch over `counted`
-    examples, which took `seconds`.
+    Random numbers in the program follow from `seed` and `step`, and so does the phase that is next. `sums` are the metric sums of the
+    unfinished epoch over `counted` examples (`counts` of each metric, where that differs), which took `seconds`.
     """
 
     epoch: int
@@ -60,6 +60,7 @@ class RunState:
     counted: int
     seconds: float
     history: tuple[EpochReport, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -73,6 +74,7 @@ class RunState:
             state = RunState(**raw, history=history)
             whole = all(isinstance(n, int) and n >= 0 for n in (state.epoch, state.example, state.step, state.seed, state.counted))
             sums = {str(k): float(v) for k, v in state.sums.items()}
+            whole = whole and state.counts.keys() <= sums.keys() and all(isinstance(n, int) and n >= 0 for n in state.counts.values())
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(str(error)) from error
         if not whole or not isinstance(state.seconds, float | int) or len(sums) != len(state.sums):

@@ -17,30 +17,38 @@ _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 class Tally:
-    """Sums of metrics weighted by examples, added up step by step so that the bits do not depend on when they are read."""
+    """Sums of metrics weighted by examples, added up step by step so that the bits do not depend on when they are read.
 
-    __slots__ = ("count", "sums")
+    `count` are all examples, `counts` those that each metric has seen: a phase has metrics of its own.
+    """
 
-    def __init__(self, sums: Mapping[str, float] | None = None, count: int = 0):
+    __slots__ = ("count", "counts", "sums")
+
+    def __init__(self, sums: Mapping[str, float] | None = None, count: int = 0, counts: Mapping[str, int] | None = None):
         self.sums = dict(sums or {})
         self.count = count
+        self.counts = {name: (counts or {}).get(name, count) for name in self.sums}
 
-    def add(self, metrics: Mapping[str, SupportsFloat], count: int) -> float:
-        """Adds a batch of `count` examples; returns its loss."""
-        sums = self.sums
+    def add(self, metrics: Mapping[str, SupportsFloat], count: int) -> None:
+        """Adds a batch of `count` examples."""
+        sums, counts = self.sums, self.counts
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value) * count
+            counts[name] = counts.get(name, 0) + count
         self.count += count
-        return float(metrics["loss"])
+
+    def copy(self) -> Tally:
+        """The sums so far."""
+        return Tally(self.sums, self.count, self.counts)
 
     def means(self) -> dict[str, float]:
         """Means over the examples."""
-        return {name: total / self.count for name, total in self.sums.items()} if self.count else {}
+        return {name: total / self.counts[name] for name, total in self.sums.items() if self.counts[name]}
 
-    def means_since(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
+    def means_since(self, before: Tally) -> dict[str, float]:
         """The means over the examples since an earlier state."""
-        new = self.count - count
-        return {name: (total - sums.get(name, 0.0)) / new for name, total in self.sums.items()} if new > 0 else {}
+        new = {name: count - before.counts.get(name, 0) for name, count in self.counts.items()}
+        return {name: (total - before.sums.get(name, 0.0)) / new[name] for name, total in self.sums.items() if new[name] > 0}
 
 
 @dataclass(frozen=True, slots=True)

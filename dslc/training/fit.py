@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from time import perf_counter
 from typing import SupportsFloat
 
 from dslc.data import Batches, DataSet, Field, from_python, open_data
+from dslc.data.description import Array
 from dslc.diagnostics import Diagnostic, DiagnosticError
-from dslc.ir.recipe import Recipe
+from dslc.ir.recipe import PhasePlan, Recipe
 from dslc.training import checkpoint
 from dslc.training.checkpoint import Checkpoint, RunState, StageHook
+from dslc.training.cycle import Cycle
 from dslc.training.evaluation import Evaluation, Measured, PythonMetric, Tally
 from dslc.training.interrupt import Interrupted, InterruptGuard
 from dslc.training.protocol import EpochReport, Observer, RunInfo, RunReport, StepReport, TrainingProgram
@@ -20,6 +23,32 @@ from dslc.training.protocol import EpochReport, Observer, RunInfo, RunReport, St
 _PROGRESS_SECONDS = 0.1
 _NEVER = 2**62
 _MOST_PENDING = 64  # steps whose results are not yet read
+
+
+_Result = tuple[Mapping[str, SupportsFloat], int, bool, str]
+"""What a batch gave, its examples, whether it was the last of its step, and the name of its loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """How a step of one kind is made."""
+
+    step: Callable[[Mapping[str, Array], Mapping[str, float | int]], Mapping[str, SupportsFloat]]
+    update: Callable[[Mapping[str, float | int]], None]
+    accumulate: int
+    loss: str
+
+    @staticmethod
+    def of(program: TrainingProgram, phase: PhasePlan) -> _Step:
+        if not phase.name:
+            update = program.update if phase.accumulate > 1 else _no_update
+            return _Step(program.step, update, phase.accumulate, "loss")
+        own = program.phase(phase.name)
+        return _Step(own.step, own.update, phase.accumulate, f"{phase.name}.loss")
+
+
+def _no_update(settings: Mapping[str, float | int]) -> None:
+    raise AssertionError("a step of one batch moves the parameters itself")
 
 
 def open_recipe_data(recipe: Recipe, *, folders: Sequence[Path] = (), given: object = None) -> DataSet:
@@ -87,12 +116,13 @@ class Fit:
         described = [data.description[f.name] for f in program.inputs]
         self._batches = Batches(data.train, described, recipe.batch)
         self._test_batches = Batches(data.test, described, recipe.batch) if data.test and recipe.validate else None
-        a_epoch = -(-data.train.count // (recipe.batch * recipe.accumulate))
+        self._cycle = Cycle(recipe)
+        batches = -(-data.train.count // recipe.batch)
         self._last_epoch = recipe.epochs or (1 if recipe.steps is None else _NEVER)
         self._last_step = recipe.steps or _NEVER
-        self._total = min(self._last_step, self._last_epoch * a_epoch)  # updates, if the batch never changes
-        self._epochs = -(-self._total // a_epoch)
+        self._total, self._epochs = self._cycle.length(batches, self._last_epoch, self._last_step)  # if the batch never changes
         self._settings: dict[str, float | int] = {**dict(recipe.settings), "seed": recipe.seed, "step": 0, "total": self._total}
+        self._settings |= {f"{name}.total": count for name, count in self._cycle.executed(self._total).items() if name}
 
         self._epoch = 0  # epochs that are complete
         self._example = 0  # examples of the current epoch that are done
@@ -108,6 +138,11 @@ class Fit:
     def total(self) -> int:
         """Updates of the whole run, for schedules."""
         return self._total
+
+    @property
+    def settings(self) -> Mapping[str, float | int]:
+        """The settings of a step, with "seed" and "total"."""
+        return self._settings
 
     @property
     def finished(self) -> bool:
@@ -175,9 +210,11 @@ class Fit:
         if self._step >= self._last_step:
             return
         program, settings, guard = self.program, self._settings, self._guard
-        pending: list[tuple[Mapping[str, SupportsFloat], int, bool]] = []
-        accumulate, examples, done, parts = self.recipe.accumulate, self._batches.count, self._example, 0
-        if accumulate > 1:
+        pending: list[_Result] = []
+        kinds = {phase.name: _Step.of(program, phase) for phase in self._cycle.phases}
+        steps = [kinds[phase.name] for phase in self._cycle.order]
+        examples, done, parts = self._batches.count, self._example, 0
+        if any(it.accumulate > 1 for it in steps):
             program.reset()
         watch = _Watch(self)
         step, due, alarm = self._step, watch.due, watch.alarm
@@ -186,12 +223,13 @@ class Fit:
             for batch, count in batches:
                 settings["step"] = step
                 parts, done = parts + 1, done + count
-                whole = parts == accumulate or done == examples  # the last step of an epoch takes the batches that are left
-                pending.append((program.step(batch, settings), count, whole))
+                now = steps[step % len(steps)]
+                whole = parts == now.accumulate or done == examples  # the last step of an epoch takes the batches that are left
+                pending.append((now.step(batch, settings), count, whole, now.loss))
                 if not whole:
                     continue
-                if accumulate > 1:
-                    program.update(settings)
+                if now.accumulate > 1:
+                    now.update(settings)
                 step, parts = step + 1, 0
                 if step >= alarm or perf_counter() >= due or guard.requested:
                     self._drain(pending)
@@ -202,17 +240,19 @@ class Fit:
         self._drain(pending)
         watch.stop()
 
-    def _drain(self, pending: list[tuple[Mapping[str, SupportsFloat], int, bool]]) -> None:
-        """Reads the results of the steps since the last call and moves the position past them. True marks the last batch of a step."""
-        for metrics, count, whole in pending:
+    def _drain(self, pending: list[_Result]) -> None:
+        """Reads the results of the steps since the last call and moves the position past them."""
+        for metrics, count, whole, name in pending:
             self._step += whole
             self._example += count
-            loss = self._tally.add(metrics, count)
+            self._tally.add(metrics, count)
+            loss = float(metrics[name])
             if not math.isfinite(loss):
                 kept = f"; the checkpoint of an earlier step is in {self.path}" if self._saved else ""
+                what = f"the loss of {name.rpartition('.')[0]}" if self.recipe.phases else "the loss"
                 raise _refused(
                     "DL0726",
-                    f"the loss is {loss} at step {self._step + (not whole)} (epoch {self._epoch + 1}){kept}",
+                    f"{what} is {loss} at step {self._step + (not whole)} (epoch {self._epoch + 1}){kept}",
                     "lower the learning rate, clip the gradients (`clip = 1.0`), or look for a division by zero or log of zero",
                 )
         pending.clear()
@@ -264,6 +304,7 @@ class Fit:
             resumed=self._resumed,
             history=tuple(self.history),
             accumulate=self.recipe.accumulate,
+            phases=self.recipe.phases,
         )
         for observer in self._observers:
             observer.started(run)
@@ -284,6 +325,7 @@ class Fit:
             source_digest=self.info.source_digest,
             sums=dict(self._tally.sums),
             counted=self._tally.count,
+            counts={name: n for name, n in self._tally.counts.items() if n != self._tally.count},
             seconds=self._seconds,
             history=tuple(self.history),
         )
@@ -312,7 +354,7 @@ class Fit:
             self._note(f"the source has changed since {self.path} was written; its parameters still fit")
         self.program.load_state(loaded.tensors)
         self._epoch, self._example, self._step, self._seconds = run.epoch, run.example, run.step, run.seconds
-        self._tally = Tally(run.sums, run.counted)
+        self._tally = Tally(run.sums, run.counted, run.counts)
         self.history = list(run.history)
         self._saved = run.epoch, run.example, run.step
         return run.step
@@ -335,8 +377,7 @@ class _Watch:
         self._lost = 0.0  # seconds in saving and reporting, which are no training time
         self._start = perf_counter()
         self._next_progress = self._start
-        self._window_sums = dict(fit._tally.sums)
-        self._window_count = fit._tally.count
+        self._window = fit._tally.copy()
         self._window_seconds = self._before
         self._schedule(self._start)
 
@@ -382,16 +423,16 @@ class _Watch:
     def _log(self) -> None:
         fit = self._fit
         seconds = max(fit._seconds - self._window_seconds, 1e-9)
-        means = fit._tally.means_since(self._window_sums, self._window_count)
-        report = self._step_report(means, (fit._tally.count - self._window_count) / seconds)
-        self._window_sums, self._window_count, self._window_seconds = dict(fit._tally.sums), fit._tally.count, fit._seconds
+        means = fit._tally.means_since(self._window)
+        report = self._step_report(means, (fit._tally.count - self._window.count) / seconds)
+        self._window, self._window_seconds = fit._tally.copy(), fit._seconds
         for observer in fit._observers:
             observer.logged(report)
 
     def _step_report(self, metrics: Mapping[str, float], speed: float) -> StepReport:
         fit = self._fit
         left = max(fit._total - fit._step, 0)
-        seconds_a_step = fit._batches.batch * fit.recipe.accumulate / speed if speed > 0 else 0.0
+        seconds_a_step = fit._batches.batch * fit._cycle.batches / speed if speed > 0 else 0.0
         return StepReport(fit._epoch + 1, fit._step, fit._total, fit._example, metrics, speed, left * seconds_a_step)
 
 

@@ -60,6 +60,7 @@ class JsonLog(Observer):
             steps=run.steps,
             batch=run.batch,
             accumulate=run.accumulate,
+            **({"phases": [asdict(phase) for phase in run.phases]} if run.phases else {}),
             seed=run.seed,
             settings=dict(run.settings),
             resumed=run.resumed,

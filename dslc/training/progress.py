@@ -125,6 +125,8 @@ def headline(run: RunReport) -> str:
     held_out = f" + {run.test_examples:,} held out" if run.test_examples else ""
     resumed = f", resumed after step {run.resumed:,}" if run.resumed is not None else ""
     batch = f"{run.accumulate} batches of {run.batch} a step" if run.accumulate > 1 else f"batch {run.batch}"
+    turns = [phase.name if phase.repeat == 1 else f"{phase.repeat} {phase.name}" for phase in run.phases]
+    batch += f", {' + '.join(turns)} in turn" if turns else ""
     return f"{run.recipe}: {run.examples:,}{held_out} {run.unit} of {run.data}, {batch}, {run.steps:,} steps, seed {run.seed}{resumed}"
 
 

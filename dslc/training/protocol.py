@@ -12,6 +12,15 @@ from typing import Any, Protocol, SupportsFloat
 
 from dslc.data import Field
 from dslc.data.description import Array
+from dslc.ir.recipe import PhasePlan
+
+
+class PhaseProgram(Protocol):
+    """The steps of one phase; see `TrainingProgram` for the methods. Its loss is called "PHASE.loss"."""
+
+    def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]: ...
+
+    def update(self, settings: Mapping[str, float | int]) -> None: ...
 
 
 class TrainingProgram(Protocol):
@@ -40,6 +49,10 @@ class TrainingProgram(Protocol):
 
     def update(self, settings: Mapping[str, float | int]) -> None:
         """The update, after the batches of a step. Called only where the recipe accumulates."""
+        ...
+
+    def phase(self, name: str) -> PhaseProgram:
+        """The steps of a phase. Called only where the recipe has phases, instead of `step` and `update`; each has a "NAME.total"."""
         ...
 
     def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, Any]:
@@ -122,6 +135,7 @@ class RunReport:
     resumed: int | None
     history: Sequence[EpochReport]
     accumulate: int = 1
+    phases: Sequence[PhasePlan] = ()
 
 
 class Observer:
