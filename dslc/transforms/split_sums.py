@@ -19,29 +19,42 @@ from collections.abc import Mapping
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.types import DType
+from dslc.transforms.dead_code import dead_code
 from dslc.transforms.regions import in_regions
 
 LONG = 64  # elements of one example; shorter sums stay whole
 
 
 def split_sums(graph: Graph) -> Graph:
-    """Sums and means over axis 0 in f64; where an example has at least `LONG` elements, after a sum of each example."""
+    """Sums and means over axis 0 in f64; where an example has at least `LONG` elements, after a sum of each example.
+
+    The second part of a sum stands where its result is first read, so that first parts that follow each other share a loop.
+    """
+    graph = dead_code(graph)  # what nobody reads is no reader
     builder = Builder(graph.inputs, graph.ops)
     builder.ops = []
     same: dict[Value, Value] = {}
     producers: dict[Value, Op] = {}
+    waiting: dict[Value, list[Op]] = {}
     for old in graph.ops:
         op = in_regions(old.with_inputs(tuple(same.get(v, v) for v in old.inputs)), split_sums)
-        result = _cut(builder, op, producers) if op.kind in ("sum", "mean") else None
-        if result is None:
+        for value in op.inputs:
+            builder.ops += waiting.pop(value, [])
+        cut = _cut(builder, op, producers) if op.kind in ("sum", "mean") else None
+        if cut is None:
             builder.ops.append(op)
             producers |= dict.fromkeys(op.outputs, op)
         else:
-            same[op.output] = result
+            same[op.output], first = cut
+            waiting[same[op.output]] = builder.ops[first:]
+            del builder.ops[first:]
+    for rest in waiting.values():
+        builder.ops += rest
     return Graph(graph.inputs, tuple(builder.ops), tuple(same.get(v, v) for v in graph.outputs))
 
 
-def _cut(builder: Builder, op: Op, producers: Mapping[Value, Op]) -> Value | None:
+def _cut(builder: Builder, op: Op, producers: Mapping[Value, Op]) -> tuple[Value, int] | None:
+    """The sum in parts, and how many operators there are before the second one; None where it stays as it is."""
     x = op.inputs[0]
     axis, keep = op.attr("axis"), op.attr("keep")
     rank = x.type.rank
@@ -60,16 +73,23 @@ def _cut(builder: Builder, op: Op, producers: Mapping[Value, Op]) -> Value | Non
     builder.span = op.span
     x, factor = _common_factor(x, axes, producers) if size >= LONG else (x, None)
     total = builder.cast(x, dtype=DType.F64)
+    second = len(builder.ops)
     if size >= LONG:
-        total = builder.sum(builder.sum(total, axis=inner, keep=True), axis=(0,), keep=True)
+        total = builder.sum(total, axis=inner, keep=keep)
+        second = len(builder.ops)
+        total = builder.sum(total, axis=(0,), keep=keep)
     else:
-        total = builder.sum(total, axis=axes, keep=True)
+        total = builder.sum(total, axis=axis, keep=keep)
     if op.kind == "mean":
         total = builder.div(total, builder.extent(size=x.type.shape[0] * size, dtype=DType.F64))
-    result = builder.cast(total, dtype=x.type.dtype)
-    if factor is not None:
-        result = builder.mul(result, factor)
-    return result if keep else builder.reshape(result, shape=op.output.type.shape)
+    result: Value = builder.cast(total, dtype=x.type.dtype)
+    if factor is None:
+        return result, second
+    if not keep:
+        shape = (1,) * (rank - factor.type.rank) + factor.type.shape
+        factor = builder.reshape(factor, shape=tuple(extent for a, extent in enumerate(shape) if a not in axes))
+    product: Value = builder.mul(result, factor)
+    return product, second
 
 
 def _common_factor(x: Value, axes: tuple[int, ...], producers: Mapping[Value, Op]) -> tuple[Value, Value | None]:
