@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,15 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the expectations of golden files; read the diff")
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of kernels of the module's own."""
+    folder = tmp_path_factory.mktemp("cache") / "dslc"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DSLC_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture

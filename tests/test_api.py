@@ -31,18 +31,11 @@ train net {
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of this module's own."""
-    folder = tmp_path_factory.mktemp("cache") / "dslc"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DSLC_CACHE", str(folder))
-    yield folder  # type: ignore[misc]
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
-def net(cache: Path) -> dslc.Program:
+def net(own_cache: Path) -> dslc.Program:
     return dslc.compile(TEXT)
 
 

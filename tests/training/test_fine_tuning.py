@@ -80,4 +80,6 @@ def test_a_new_head_on_a_frozen_trunk(folder: Path) -> None:
     for name, array in trainer.weights.items():
         if name in parameters:
             assert (array.tobytes() == before[name].tobytes()) == (".trunk." in name), name
+        else:  # freezing changes gradients alone
+            assert array.tobytes() != before[name].tobytes(), f"{name} is a running moment"
     assert tuned.test_metrics["accuracy"] > 0.75, "100 examples, the head alone"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from small_recipes import DATA, METRICS, NET, Array, recipe, trained
@@ -11,15 +9,7 @@ from small_recipes import DATA, METRICS, NET, Array, recipe, trained
 import dslc
 from dslc.diagnostics import DiagnosticError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of this module's own."""
-    folder = tmp_path_factory.mktemp("cache") / "dslc"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DSLC_CACHE", str(folder))
-    yield folder  # type: ignore[misc]
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def scores(matrix: Array) -> dict[str, float]:

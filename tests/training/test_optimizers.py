@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,7 @@ import dslc
 STEPS = 7
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of this module's own."""
-    folder = tmp_path_factory.mktemp("cache") / "dslc"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DSLC_CACHE", str(folder))
-    yield folder  # type: ignore[misc]
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def source(optimizers: Sequence[str], steps: int = STEPS, initial: str = "~ normal") -> str:

@@ -16,16 +16,7 @@ from dslc.compiler import transform
 from dslc.diagnostics import DiagnosticError
 from dslc.training import Observer, checkpoint
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache of this module's own."""
-    folder = tmp_path_factory.mktemp("cache") / "dslc"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DSLC_CACHE", str(folder))
-    yield folder  # type: ignore[misc]
-    patch.undo()
-
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 # ----------------------------------------------------------------------------------------------------- accumulate
 
