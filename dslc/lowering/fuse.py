@@ -29,6 +29,7 @@ EXPENSIVE = {
     "acosh": 30, "atanh": 30, "sigmoid": 16, "erf": 18, "sin": 20, "cos": 20, "tan": 24, "asin": 24, "acos": 24, "atan": 20, "atan2": 26,
     "pow": 30, "div": 5, "sqrt": 6, "rsqrt": 8,
 }  # fmt: skip
+SMALL_UPDATE = 40_000  # elements; less is not worth sharing among threads
 IN_PLACE = "in_place"  # an attribute that only lowering gives
 LARGEST_EXPRESSION = 160  # nodes; a longer chain is cut, so that kernels stay quick to compile
 
@@ -371,7 +372,8 @@ def _update(op: Op) -> Routine:
     for n, extent in enumerate(x.type.shape):
         if n != axis:
             sizes[0 if n < axis else 3] = sizes[0 if n < axis else 3] * extent
-    return Routine("update_slice", tuple(zip(("outer", "count", "size", "inner"), sizes, strict=True)))
+    serial = elements(update.type.shape) < SMALL_UPDATE
+    return Routine("update_slice", tuple(zip(("outer", "count", "size", "inner"), sizes, strict=True)), serial=serial)
 
 
 def value_at(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: Mapping[Value, Op]) -> Expr:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from dslc.ir import dims
-from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.loops import Expr, Read
 from dslc.ir.plan import INDEX, NEW, OLD

@@ -125,7 +125,7 @@ def may_overlap(places: Mapping[Value, Place], one: Value, other: Value) -> bool
     if a != b:
         return False
     first, second = ({(m.loop, m.counts) for m in part.moves} for part in (here, there))
-    return not any(counts == OLD and (loop, NEW) in second or counts == NEW and (loop, OLD) in second for loop, counts in first)
+    return not any((counts == OLD and (loop, NEW) in second) or (counts == NEW and (loop, OLD) in second) for loop, counts in first)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dslc.backends.cpu.lattices import band_row, ctc_row, edit_row
+from dslc.backends.cpu.slices import update_slice
 from dslc.backends.cpu.sorting import Words, integers, sort_row, top_row, true_positions
 from dslc.backends.cpu.vocabulary import constant_text
 from dslc.ir.loops import Const
@@ -194,6 +195,7 @@ def lanes(lines: Callable[[Routine, int], list[str]]) -> Callable[[Routine, int]
 ROUTINES: dict[str, Callable[[Routine, int], str]] = {
     "scatter": scatter,
     "last": last,
+    "update_slice": lambda routine, width: update_slice(routine, width, head(routine)),
     "sort": rows(sort_row),
     "top": rows(top_row),
     "nonzero": rows(true_positions),

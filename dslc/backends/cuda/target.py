@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dslc.backends.cuda import contract, emit, routines
 from dslc.backends.cuda.expressions import NotCovered
 from dslc.backends.cuda.kernel import CudaKernel, CudaProgram
-from dslc.diagnostics import Diagnostic, DiagnosticError, Note
+from dslc.diagnostics import Diagnostic, DiagnosticError, Note, Span
 from dslc.ir.loops import LoopProgram
 from dslc.ir.routines import Routine
 from dslc.lowering.plan import plan_program
@@ -29,7 +29,7 @@ def emit_program(lowered: Lowered, sources: Mapping[str, str] | None = None) -> 
     """Sources and launch plan of a program. Raises DiagnosticError (DL0810) with every step that is not covered."""
     kernels: dict[str, CudaKernel] = {}
     names: dict[int, str] = {}
-    refused: list[Diagnostic] = []
+    refused = [_refused("scan needs", "steps that run again", loop.op.span) for loop in lowered.loops]
     for number, step in enumerate(lowered.steps):
         try:
             kernel = emit_step(step)
@@ -46,13 +46,13 @@ def emit_program(lowered: Lowered, sources: Mapping[str, str] | None = None) -> 
 def _refusal(step: Step, reason: str) -> Diagnostic:
     *most, last = step.label.split("+")
     operators, verb = (f"{', '.join(most)} and {last}", "need") if most else (last, "needs")
-    return Diagnostic(
-        "DL0810",
-        f"{operators} {verb} {reason}, which the CUDA back end does not cover",
-        step.span,
-        (Note("the kernel is made from the operators that are fused here"),) if "+" in step.label else (),
-        "compile for the CPU: --target cpu",
-    )
+    note = (Note("the kernel is made from the operators that are fused here"),) if "+" in step.label else ()
+    return _refused(f"{operators} {verb}", reason, step.span, note)
+
+
+def _refused(who: str, reason: str, span: Span | None, notes: tuple[Note, ...] = ()) -> Diagnostic:
+    what = f"{who} {reason}, which the CUDA back end does not cover"
+    return Diagnostic("DL0810", what, span, notes, "compile for the CPU: --target cpu")
 
 
 def no_device() -> Diagnostic:
