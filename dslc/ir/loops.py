@@ -19,7 +19,10 @@ UNARY = frozenset(
     ]
 )
 ARITHMETIC = frozenset(["add", "sub", "mul", "div", "floordiv", "mod", "max", "min", "pow", "atan2", "fmod", "and", "or"])
-COMPARE = frozenset(["eq", "ne", "lt", "le", "gt", "ge"])
+SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
+COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+"""How operations between operands are written in kernels, which are Python."""
+COMPARE = frozenset(COMPARISONS)
 REDUCTIONS = frozenset(["add", "mul", "max", "min", "argmax", "argmin"])
 
 

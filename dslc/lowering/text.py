@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass
 
 from dslc.ir.dims import DimExpr
 from dslc.ir.loops import (
+    COMPARISONS,
+    SIGNS,
     Acc,
     Binary,
     Carry,
@@ -28,10 +30,7 @@ from dslc.ir.loops import (
 from dslc.ir.routines import Routine
 from dslc.lowering.contraction import Axis, Contraction
 
-_SIGNS = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "and": "and", "or": "or",
-    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-}  # fmt: skip
+_SIGNS = SIGNS | COMPARISONS | {"floordiv": "//", "mod": "%", "and": "and", "or": "or"}
 
 
 def loops_text(program: LoopProgram | Contraction | Routine) -> str:

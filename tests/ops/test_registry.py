@@ -15,13 +15,12 @@ import dslc.ops  # noqa: F401  (fills the registry)
 from dslc.backends.cpu.mathlib import FORMULAS
 from dslc.backends.cpu.simd import namespace
 from dslc.backends.cpu.target import host_target, kernel_sources
-from dslc.backends.cpu.vocabulary import COMPARISONS, FUNCTIONS
-from dslc.backends.cpu.vocabulary import OPERATORS as SIGNS
+from dslc.backends.cpu.vocabulary import FUNCTIONS
 from dslc.backends.cuda.expressions import Functions, text_of
 from dslc.cli.ops import signature
 from dslc.compiler import transform
 from dslc.ir import loops
-from dslc.ir.loops import Const, Expr, Reader
+from dslc.ir.loops import COMPARISONS, SIGNS, Const, Expr, Reader
 from dslc.ir.operator import OPERATORS, BadSample, Operator, Sample
 from dslc.ir.types import DType, TensorType
 from dslc.lowering.lower import lower

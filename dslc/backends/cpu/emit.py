@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from dslc.backends.cpu.keys import Keys
 from dslc.backends.cpu.pairs import paired
 from dslc.backends.cpu.sharing import INNER, OUTER, THREADS, Shares, factor, few_examples, splits_inside
-from dslc.backends.cpu.vocabulary import FUNCTIONS, OPERATORS, bare, identity, operation
+from dslc.backends.cpu.vocabulary import FUNCTIONS, bare, identity, operation
 from dslc.ir import dims
 from dslc.ir.dims import Dim, Quotient
 from dslc.ir.loops import (
+    SIGNS,
     ClampedLoad,
     Const,
     Expr,
@@ -364,7 +365,7 @@ class Emitter:
         return self.reduce_serial(e)
 
     def combine(self, op: str, x: str, y: str) -> str:
-        return f"{x} {OPERATORS[op]} {y}" if op in OPERATORS else f"{FUNCTIONS[op]}({x}, {y})"
+        return f"{x} {SIGNS[op]} {y}" if op in SIGNS else f"{FUNCTIONS[op]}({x}, {y})"
 
     def reduce_serial(self, e: Reduce) -> str:
         """Loops in order; sums over several variables add up the sums of the inner ones, which keeps rounding errors small."""

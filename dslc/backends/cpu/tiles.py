@@ -447,6 +447,6 @@ def _sum(*terms: str) -> str:
     return " + ".join(t for t in terms if t != "0") or "0"
 
 
-def address_text(base: int, terms: list[tuple[str, int]]) -> str:
+def address_text(base: int | str, terms: list[tuple[str, int]]) -> str:
     """`base + name * stride + ...` without terms that are zero."""
     return _sum(str(base), *(_times(n, s) for n, s in terms))

@@ -3,11 +3,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dslc.ir.loops import Binary, Cast, Const, Expr, Select, Unary
+from dslc.ir.loops import COMPARISONS, SIGNS, Binary, Cast, Const, Expr, Select, Unary
 from dslc.ir.types import DType
 
-OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
-COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 FUNCTIONS = {
     "sqrt": "vsqrt", "rsqrt": "vrsqrt", "floor": "vfloor", "ceil": "vceil", "trunc": "vtrunc", "round": "vrint", "abs": "vabs",
     "max": "vmax", "min": "vmin", "floordiv": "ifloordiv", "mod": "imod",
@@ -32,8 +30,8 @@ def operation(e: Expr, operands: Sequence[str]) -> str:
         case Binary(op="floordiv" | "mod" as op, x=x) if x.dtype.floating:
             quotient = f"vfloor({operands[0]} / {operands[1]})"
             return quotient if op == "floordiv" else f"({operands[0]} - {quotient} * {operands[1]})"
-        case Binary(op=op) if op in OPERATORS or op in COMPARISONS:
-            return f"({operands[0]} {OPERATORS.get(op) or COMPARISONS[op]} {operands[1]})"
+        case Binary(op=op) if op in SIGNS or op in COMPARISONS:
+            return f"({operands[0]} {SIGNS.get(op) or COMPARISONS[op]} {operands[1]})"
         case Binary(op=op):
             return f"{FUNCTIONS[op]}({operands[0]}, {operands[1]})"
         case Select():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dslc.backends.cpu.sharing import factor
+from dslc.backends.cpu.tiles import address_text
 from dslc.backends.cuda.emit import LANES, THREADS, Writer
 from dslc.backends.cuda.expressions import text_of, tree
 from dslc.backends.cuda.formulas import constant_text
@@ -76,14 +78,14 @@ class ContractionWriter(Writer):
     def _decode(self, rest: str) -> None:
         """The index of each output axis, the last the fastest."""
         for axis in reversed(self.outputs[1:]):
-            extent = _factor(self.dim(self.extent(axis)))
+            extent = factor(self.dim(self.extent(axis)))
             self.line(f"{self.index[axis.name]} = {rest} % {extent}")
             self.line(f"{rest} = {rest} // {extent}")
         if self.outputs:
             self.line(f"{self.index[self.outputs[0].name]} = {rest}")
         operands = (("a", self.c.a0), ("b", self.c.b0), ("c", self.c.c0))
         for name, start in operands:
-            self.line(f"{name} = {_sum(str(start), *(_times(self.index[x.name], _stride(x, name)) for x in self.outputs))}")
+            self.line(f"{name} = {address_text(start, [(self.index[x.name], _stride(x, name)) for x in self.outputs])}")
 
     # ---- the sum ----
 
@@ -139,7 +141,7 @@ class ContractionWriter(Writer):
             with self.block(f"for {name} in range({span}):"):
                 self._steps(loops[1:], total, at | {name: axis})
             return
-        x, y = (_sum(o, *(_times(name, _stride(axis, o)) for name, axis in at.items())) for o in ("a", "b"))
+        x, y = (address_text(o, [(name, _stride(axis, o)) for name, axis in at.items()]) for o in ("a", "b"))
         x, y = f"p{self.words[0]}[{x}]", f"p{self.words[1]}[{y}]"
         if self.c.dtype.floating:
             self.line(f"{total} = fma_{self.dtype}({x}, {y}, {total})")
@@ -172,18 +174,6 @@ class ContractionWriter(Writer):
 
 def _stride(axis: Axis, operand: str) -> int:
     return {"a": axis.a, "b": axis.b, "c": axis.c or 0}[operand]
-
-
-def _times(name: str, stride: int) -> str:
-    return "0" if stride == 0 else name if stride == 1 else f"{name} * {stride}"
-
-
-def _sum(*terms: str) -> str:
-    return " + ".join(t for t in terms if t != "0") or "0"
-
-
-def _factor(text: str) -> str:
-    return text if text.isidentifier() or text.isdigit() else f"({text})"
 
 
 def emit(contraction: Contraction) -> CudaKernel:

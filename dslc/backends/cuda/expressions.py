@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dslc.backends.cpu.mathlib import FORMULAS
+from dslc.backends.cpu.sharing import factor
 from dslc.backends.cuda.formulas import DeviceFunction, chosen, constant_text, math_function, random_functions
 from dslc.ir.dims import Dim
 from dslc.ir.loops import (
+    COMPARISONS,
+    SIGNS,
     Binary,
     Cast,
     ClampedLoad,
@@ -26,8 +29,6 @@ from dslc.ir.loops import (
 )
 from dslc.ir.types import DType
 
-SIGNS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|"}
-COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 ROUNDING = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "rint"}
 LOWEST = {DType.I8: -128, DType.U8: 0, DType.I32: -(2**31), DType.I64: -(2**63)}
 HIGHEST = {DType.I8: 127, DType.U8: 255, DType.I32: 2**31 - 1, DType.I64: 2**63 - 1}
@@ -151,10 +152,10 @@ def text_of(e: Expr, names: list[str], dim: Callable[[Dim], str], functions: Fun
             parts = [dim(address)] if address != 0 else []
             for index, extent, stride in clamped:
                 inside = f"{clamp}({dim(index)}, {dim(extent - 1)})"
-                parts.append(inside if stride == 1 else f"{inside} * {_factor(dim(stride))}")
+                parts.append(inside if stride == 1 else f"{inside} * {factor(dim(stride))}")
             return f"p{buffer}[{' + '.join(parts)}]"
         case LoadAt(buffer=buffer, address=address, stride=stride):
-            at = names[0] if stride == 1 else f"{names[0]} * {_factor(dim(stride))}"
+            at = names[0] if stride == 1 else f"{names[0]} * {factor(dim(stride))}"
             return f"p{buffer}[{at}]" if address == 0 else f"p{buffer}[{dim(address)} + {at}]"
         case IndexValue(index=index):
             return f"{t}({dim(index)})"
@@ -230,10 +231,6 @@ def _binary(op: str, dtype: DType, x: str, y: str, functions: Functions) -> str:
     if op in SIGNS:
         return f"{t}({x} {SIGNS[op]} {y})"
     raise NotCovered(f"{op} of integers")
-
-
-def _factor(text: str) -> str:
-    return text if text.isidentifier() or text.isdigit() else f"({text})"
 
 
 def indented(lines: list[str], depth: int) -> list[str]:
