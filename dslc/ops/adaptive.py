@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,11 @@ from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, ope
 from dslc.ir.types import DType, TensorType
 from dslc.ops.resampling import Sampling, sampling
 from dslc.ops.resize import apply
-from dslc.ops.shapes import Array, Index, Shape, check_shape, require
+from dslc.ops.shapes import Array, Index, Shape, check_shape, f32, require
 from dslc.ops.windows import both, guarded, image
 
 F32, I64 = DType.F32, DType.I64
 SIZE = {"size": Attr("dims", doc="(rows, columns) of the result, or one number for both")}
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(F32, shape)
 
 
 def _sizes(x: TensorType, size: Shape, what: str) -> Shape:
@@ -38,6 +35,10 @@ def _sizes(x: TensorType, size: Shape, what: str) -> Shape:
         if x.shape[axis] == 0:
             raise TypeFailure(f"{what} of {x}: axis {axis} has no elements", inputs=(0,), axes=(axis,))
     return (size[0], size[-1])
+
+
+def _pooled(x: TensorType, size: Shape, what: str) -> TensorType:
+    return x.with_shape((*x.shape[:2], *_sizes(x, size, what)))
 
 
 def _equal_windows(x: TensorType, size: Shape) -> tuple[int, int] | None:
@@ -63,15 +64,15 @@ class AdaptiveAvgPool2d(Operator):
         Sample(((1, 1, 3, 20),), {"size": (5, 7)}),
     ]
     errors = [
-        BadSample((_f32(3, 5, 5),), {"size": (2,)}, "needs [N, C, H, W]"),
-        BadSample((_f32(1, 3, 5, 5),), {"size": (0,)}, "at least 1"),
-        BadSample((_f32(1, 3, 5, 5),), {"size": (1, 2, 3)}, "(rows, columns)"),
+        BadSample((f32(3, 5, 5),), {"size": (2,)}, "needs [N, C, H, W]"),
+        BadSample((f32(1, 3, 5, 5),), {"size": (0,)}, "at least 1"),
+        BadSample((f32(1, 3, 5, 5),), {"size": (1, 2, 3)}, "(rows, columns)"),
         BadSample((TensorType(DType.I32, (1, 3, 5, 5)),), {"size": (2,)}, "floating-point"),
     ]
 
     def infer(self, x: TensorType, size: Shape) -> TensorType:
         require("floating", "adaptive_avg_pool2d", x)
-        return x.with_shape((*x.shape[:2], *_sizes(x, size, "adaptive_avg_pool2d")))
+        return _pooled(x, size, "adaptive_avg_pool2d")
 
     def expand(self, b: Builder, x: Value, size: Shape) -> Value:
         sizes = _sizes(x.type, size, "adaptive_avg_pool2d")
@@ -88,9 +89,14 @@ class AdaptiveAvgPool2d(Operator):
         return (b.adaptive_avg_pool2d_grad(dy, source=x.type.shape[2:], size=size),)
 
     def reference(self, x: Array, size: tuple[int, ...]) -> Any:
-        rows, columns = (_bins(n, s) for n, s in zip(x.shape[2:], (size[0], size[-1]), strict=True))
-        means = [[x[:, :, h.start : h.stop, w.start : w.stop].mean((2, 3)) for w in columns] for h in rows]
-        return np.moveaxis(np.array(means), (0, 1), (2, 3))
+        return _reference(x, size, np.mean)
+
+
+def _reference(x: Array, size: tuple[int, ...], fold: Callable[..., Any]) -> Any:
+    """What `fold` makes of each bin of a picture."""
+    rows, columns = (_bins(n, s) for n, s in zip(x.shape[2:], (size[0], size[-1]), strict=True))
+    folded = [[fold(x[:, :, h.start : h.stop, w.start : w.stop], (2, 3)) for w in columns] for h in rows]
+    return np.moveaxis(np.array(folded), (0, 1), (2, 3))
 
 
 def _means(source: Shape, size: Shape) -> list[Sampling]:
@@ -115,11 +121,11 @@ class AdaptiveAvgPool2dGrad(Operator):
         Sample(((5, 2, 4, 3),), {"source": (7, 5), "size": (4, 3)}),
         Sample(((1, 2, 1, 1),), {"source": (5, 3), "size": (1,)}),
     ]
-    errors = [BadSample((_f32(1, 1, 3, 3),), {"source": (4, 4), "size": (2,)}, "gives f32[1, 1, 2, 2]")]
+    errors = [BadSample((f32(1, 1, 3, 3),), {"source": (4, 4), "size": (2,)}, "gives f32[1, 1, 2, 2]")]
 
     def infer(self, dy: TensorType, source: Shape, size: Shape) -> TensorType:
         x = dy.with_shape((*dy.shape[:2], *source))
-        made = x.with_shape((*x.shape[:2], *_sizes(x, size, "adaptive_avg_pool2d")))
+        made = _pooled(x, size, "adaptive_avg_pool2d")
         if made != dy:
             raise TypeFailure(f"adaptive_avg_pool2d_grad: pooling {x} gives {made}, not {dy}", inputs=(0,))
         return x
@@ -198,7 +204,7 @@ class AdaptiveMaxPool2d(Operator):
 
     def infer(self, x: TensorType, size: Shape) -> TensorType:
         require("floating", "adaptive_max_pool2d", x)
-        return x.with_shape((*x.shape[:2], *_sizes(x, size, "adaptive_max_pool2d")))
+        return _pooled(x, size, "adaptive_max_pool2d")
 
     def expand(self, b: Builder, x: Value, size: Shape) -> Value:
         windows = _equal_windows(x.type, _sizes(x.type, size, "adaptive_max_pool2d"))
@@ -206,9 +212,7 @@ class AdaptiveMaxPool2d(Operator):
         return value
 
     def reference(self, x: Array, size: tuple[int, ...]) -> Any:
-        rows, columns = (_bins(n, s) for n, s in zip(x.shape[2:], (size[0], size[-1]), strict=True))
-        maxima = [[x[:, :, h.start : h.stop, w.start : w.stop].max((2, 3)) for w in columns] for h in rows]
-        return np.moveaxis(np.array(maxima), (0, 1), (2, 3))
+        return _reference(x, size, np.max)
 
 
 @operator
@@ -223,12 +227,12 @@ class AdaptiveMax(Operator):
         Sample(((5, 2, 5, 7), (5, 2, 5, 7)), {"size": (3, 4)}),
         Sample(((1, 1, 3, 5), (1, 1, 3, 5)), {"size": (5, 2)}),
     ]
-    errors = [BadSample((_f32(1, 1, 4, 4), _f32(1, 1, 3, 3)), {"size": (2,)}, "of one type")]
+    errors = [BadSample((f32(1, 1, 4, 4), f32(1, 1, 3, 3)), {"size": (2,)}, "of one type")]
 
     def infer(self, x: TensorType, v: TensorType, size: Shape) -> TensorType:
         if x != v:
             raise TypeFailure(f"adaptive_max needs two tensors of one type, not {x} and {v}", inputs=(0, 1))
-        return x.with_shape((*x.shape[:2], *_sizes(x, size, "adaptive_max_pool2d")))
+        return _pooled(x, size, "adaptive_max_pool2d")
 
     def body(self, index: Index, x: Reader, v: Reader, size: Shape) -> Expr:
         n, c, row, column = index
@@ -264,10 +268,10 @@ class AdaptiveMaxGrad(Operator):
         Sample(((5, 2, 5, 7), (5, 2, 3, 4)), {"size": (3, 4)}),
         Sample(((1, 1, 3, 5), (1, 1, 5, 2)), {"size": (5, 2)}),
     ]
-    errors = [BadSample((_f32(1, 1, 4, 4), _f32(1, 1, 2, 3)), {"size": (2,)}, "gives f32[1, 1, 2, 2]")]
+    errors = [BadSample((f32(1, 1, 4, 4), f32(1, 1, 2, 3)), {"size": (2,)}, "gives f32[1, 1, 2, 2]")]
 
     def infer(self, x: TensorType, dy: TensorType, size: Shape) -> TensorType:
-        made = x.with_shape((*x.shape[:2], *_sizes(x, size, "adaptive_max_pool2d")))
+        made = _pooled(x, size, "adaptive_max_pool2d")
         if made != dy:
             raise TypeFailure(f"adaptive_max_grad: pooling {x} gives {made}, not {dy}", inputs=(0, 1))
         return x

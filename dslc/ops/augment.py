@@ -19,13 +19,9 @@ from dslc.ir.loops import Expr, IndexValue, Reader, binary, cast, const, reduce,
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
 from dslc.ops.random import KEY, KEY_TYPES, STREAM, check_key, draw, reference_draw, reference_whole, whole
-from dslc.ops.shapes import Array, Index, Shape, check_shape, require, reshaped
+from dslc.ops.shapes import Array, Index, Shape, check_shape, f32, require, reshaped
 
 F32, F64, I64 = DType.F32, DType.F64, DType.I64
-
-
-def f32(*shape: Dim) -> TensorType:
-    return TensorType(F32, shape)
 
 
 def check_images(what: str, x: TensorType, seed: TensorType, counter: TensorType, floating: bool = True) -> TensorType:

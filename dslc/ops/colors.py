@@ -11,9 +11,9 @@ from dslc.ir.builder import Builder
 from dslc.ir.graph import Value
 from dslc.ir.operator import Attr, BadSample, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.augment import Augmentation, check_images, f32
+from dslc.ops.augment import Augmentation, check_images
 from dslc.ops.random import KEY, KEY_TYPES, STREAM, check_key, reference_draw
-from dslc.ops.shapes import Array, cut, require, reshaped
+from dslc.ops.shapes import Array, cut, f32, require, reshaped
 
 I64 = DType.I64
 LUMA = (0.2989, 0.587, 0.114)  # how bright red, green and blue are; ITU-R BT.601

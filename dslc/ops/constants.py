@@ -46,46 +46,39 @@ class Full(Operator):
         return np.full(ints(shape), value, dtype.numpy)
 
 
+class _Repeated(Operator):
+    """A tensor of one number, `element`."""
+
+    family = "constant"
+    inputs = ()
+    differentiable = False
+    attrs = {"shape": _SHAPE, "dtype": _DTYPE}
+    samples = [Sample((), {"shape": (5, 2)}), Sample((), {"shape": (3,), "dtype": I64})]
+    errors = [BadSample((), {"shape": (-1,)}, "at least 0")]
+    element: int
+
+    def infer(self, shape: Shape, dtype: DType) -> TensorType:
+        return TensorType(dtype, check_shape(shape))
+
+    def expand(self, b: Builder, shape: Shape, dtype: DType) -> Value:
+        return b.like(float(self.element) if dtype.floating else self.element, TensorType(dtype, tuple(shape)))
+
+    def reference(self, shape: Shape, dtype: DType) -> Any:
+        return np.full(ints(shape), self.element, dtype.numpy)
+
+
 @operator
-class Zeros(Operator):
+class Zeros(_Repeated):
     """A tensor of zeros."""
 
-    family = "constant"
-    inputs = ()
-    differentiable = False
-    attrs = {"shape": _SHAPE, "dtype": _DTYPE}
-    samples = [Sample((), {"shape": (5, 2)}), Sample((), {"shape": (3,), "dtype": I64})]
-    errors = [BadSample((), {"shape": (-1,)}, "at least 0")]
-
-    def infer(self, shape: Shape, dtype: DType) -> TensorType:
-        return TensorType(dtype, check_shape(shape))
-
-    def expand(self, b: Builder, shape: Shape, dtype: DType) -> Value:
-        return b.like(0.0 if dtype.floating else 0, TensorType(dtype, tuple(shape)))
-
-    def reference(self, shape: Shape, dtype: DType) -> Any:
-        return np.zeros(ints(shape), dtype.numpy)
+    element = 0
 
 
 @operator
-class Ones(Operator):
+class Ones(_Repeated):
     """A tensor of ones."""
 
-    family = "constant"
-    inputs = ()
-    differentiable = False
-    attrs = {"shape": _SHAPE, "dtype": _DTYPE}
-    samples = [Sample((), {"shape": (5, 2)}), Sample((), {"shape": (3,), "dtype": I64})]
-    errors = [BadSample((), {"shape": (-1,)}, "at least 0")]
-
-    def infer(self, shape: Shape, dtype: DType) -> TensorType:
-        return TensorType(dtype, check_shape(shape))
-
-    def expand(self, b: Builder, shape: Shape, dtype: DType) -> Value:
-        return b.like(1.0 if dtype.floating else 1, TensorType(dtype, tuple(shape)))
-
-    def reference(self, shape: Shape, dtype: DType) -> Any:
-        return np.ones(ints(shape), dtype.numpy)
+    element = 1
 
 
 @operator
@@ -107,8 +100,8 @@ class Iota(Operator):
     def body(self, index: Index, size: Dim, dtype: DType) -> Expr:
         return loops.cast(IndexValue(index[0]), dtype)
 
-    def reference(self, size: Dim, dtype: DType) -> Any:
-        return np.arange(int(size)).astype(dtype.numpy)  # type: ignore[arg-type]
+    def reference(self, size: int, dtype: DType) -> Any:
+        return np.arange(size).astype(dtype.numpy)
 
 
 @operator
@@ -149,8 +142,8 @@ class Extent(Operator):
     def body(self, index: Index, size: Dim, dtype: DType) -> Expr:
         return loops.cast(IndexValue(size), dtype)
 
-    def reference(self, size: Dim, dtype: DType) -> Any:
-        return np.asarray(int(size), dtype.numpy)  # type: ignore[arg-type]
+    def reference(self, size: int, dtype: DType) -> Any:
+        return np.asarray(size, dtype.numpy)
 
 
 @operator

@@ -14,13 +14,10 @@ from dslc.ir.loops import ContractionMap, Expr, Reader, binary, reduce, var
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
 from dslc.ops.einsum import Equation, parse_equation
+from dslc.ops.shapes import f32
 
 Array = np.ndarray[Any, Any]
 Ints = tuple[int, ...]
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(DType.F32, shape)
 
 
 def same_number_type(what: str, *types: TensorType) -> DType:
@@ -136,12 +133,12 @@ class DotGeneral(Operator):
         Sample(((5,), (5,)), {"contract": ((0,), (0,))}),
     ]
     errors = [
-        BadSample((_f32(3, 4), _f32(5, 2)), {"contract": ((1,), (0,))}, "axis 1 is 4 and axis 0 is 5"),
-        BadSample((_f32(3, 4), _f32(4, 2)), {"contract": ((2,), (0,))}, "names axes 2 and 0"),
-        BadSample((_f32(3, 4), _f32(4, 2)), {"contract": ((1,), ())}, "names 1 axes"),
-        BadSample((_f32(4, 4), _f32(4, 4)), {"contract": ((1,), (0,)), "batch": ((1,), (1,))}, "named twice"),
-        BadSample((TensorType(DType.BOOL, (3, 4)), _f32(4, 2)), {"contract": ((1,), (0,))}, "needs numbers"),
-        BadSample((_f32(3, 4), TensorType(DType.F64, (4, 2))), {"contract": ((1,), (0,))}, "element types differ"),
+        BadSample((f32(3, 4), f32(5, 2)), {"contract": ((1,), (0,))}, "axis 1 is 4 and axis 0 is 5"),
+        BadSample((f32(3, 4), f32(4, 2)), {"contract": ((2,), (0,))}, "names axes 2 and 0"),
+        BadSample((f32(3, 4), f32(4, 2)), {"contract": ((1,), ())}, "names 1 axes"),
+        BadSample((f32(4, 4), f32(4, 4)), {"contract": ((1,), (0,)), "batch": ((1,), (1,))}, "named twice"),
+        BadSample((TensorType(DType.BOOL, (3, 4)), f32(4, 2)), {"contract": ((1,), (0,))}, "needs numbers"),
+        BadSample((f32(3, 4), TensorType(DType.F64, (4, 2))), {"contract": ((1,), (0,))}, "element types differ"),
     ]
 
 
@@ -234,10 +231,10 @@ class Matmul(Operator):
         Sample(((2, 3, 4), (4,))),
     ]
     errors = [
-        BadSample((_f32(3, 4), _f32(5, 2)), {}, "axis of the left is 4, axis 0 of the right is 5"),
-        BadSample((_f32(), _f32(5, 2)), {}, "not a scalar"),
-        BadSample((_f32(2, 3, 4), _f32(3, 4, 5)), {}, "batch axes are 2 and 3"),
-        BadSample((_f32(3, 4), TensorType(DType.F64, (4, 2))), {}, "element types differ"),
+        BadSample((f32(3, 4), f32(5, 2)), {}, "axis of the left is 4, axis 0 of the right is 5"),
+        BadSample((f32(), f32(5, 2)), {}, "not a scalar"),
+        BadSample((f32(2, 3, 4), f32(3, 4, 5)), {}, "batch axes are 2 and 3"),
+        BadSample((f32(3, 4), TensorType(DType.F64, (4, 2))), {}, "element types differ"),
     ]
 
 
@@ -333,12 +330,12 @@ class Einsum(Operator):
         Sample(((3,), (4,)), {"equation": "i,j->ij"}),
     ]
     errors = [
-        BadSample((_f32(2, 3), _f32(4, 5)), {"equation": "ij,jk->ik"}, "j is 3 and 4"),
-        BadSample((_f32(2, 3),), {"equation": "ij,jk->ik"}, "2 operands"),
-        BadSample((_f32(2, 3),), {"equation": "ijk->i"}, "names 3 axes"),
-        BadSample((_f32(2, 3),), {"equation": "ij->ik"}, "k is in no operand"),
-        BadSample((_f32(2, 3),), {"equation": "ij->ii"}, "twice in the result"),
-        BadSample((_f32(2, 3),), {"equation": "i?->i"}, "letters"),
+        BadSample((f32(2, 3), f32(4, 5)), {"equation": "ij,jk->ik"}, "j is 3 and 4"),
+        BadSample((f32(2, 3),), {"equation": "ij,jk->ik"}, "2 operands"),
+        BadSample((f32(2, 3),), {"equation": "ijk->i"}, "names 3 axes"),
+        BadSample((f32(2, 3),), {"equation": "ij->ik"}, "k is in no operand"),
+        BadSample((f32(2, 3),), {"equation": "ij->ii"}, "twice in the result"),
+        BadSample((f32(2, 3),), {"equation": "i?->i"}, "letters"),
     ]
 
 

@@ -18,6 +18,7 @@ from dslc.ir.graph import Value
 from dslc.ir.loops import ContractionMap, Expr, Reader, binary, reduce, var
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
+from dslc.ops.shapes import f32
 from dslc.ops.windows import KERNELS, Ints, Setting, Sides, image, read_padded, several, sides, window_extent
 
 Array = np.ndarray[Any, Any]
@@ -28,10 +29,6 @@ SETTINGS = {
     "dilation": Attr("ints", 1, "distance between the kernel's elements: an integer or one for each spatial axis"),
     "groups": Attr("int", 1, "channels are split into this many groups that do not mix"),
 }
-
-
-def f32(*shape: Dim) -> TensorType:
-    return TensorType(DType.F32, shape)
 
 
 def check_groups(w: TensorType, groups: int, what: str, rank: int) -> None:

@@ -111,12 +111,11 @@ class GatherGrad(Operator):
     def vjp(self, b: Builder, dz: Value, z: Value, dy: Value, index: Value, axis: int, size: Dim) -> tuple[Value, None]:
         return b.gather(dz, index, axis=axis), None
 
-    def reference(self, dy: Array, index: Array, axis: int, size: Dim) -> Any:
-        rows_of_table = int(size)  # type: ignore[arg-type]
+    def reference(self, dy: Array, index: Array, axis: int, size: int) -> Any:
         after = dy.shape[axis + index.ndim :]
         rows = np.moveaxis(dy.reshape(*dy.shape[:axis], index.size, *after), axis, 0)
-        table = np.zeros((rows_of_table, *rows.shape[1:]), dy.dtype)
-        np.add.at(table, np.clip(index.ravel(), 0, rows_of_table - 1), rows)
+        table = np.zeros((size, *rows.shape[1:]), dy.dtype)
+        np.add.at(table, np.clip(index.ravel(), 0, size - 1), rows)
         return np.moveaxis(table, 0, axis)
 
 
@@ -151,5 +150,5 @@ class OneHot(Operator):
         here = loops.binary("eq", loops.cast(x[index[:-1]], I64), IndexValue(index[-1]))
         return here if dtype == BOOL else loops.cast(here, dtype)
 
-    def reference(self, x: Array, size: Dim, dtype: DType) -> Any:
-        return (x[..., None] == np.arange(int(size))).astype(dtype.numpy)  # type: ignore[arg-type]
+    def reference(self, x: Array, size: int, dtype: DType) -> Any:
+        return (x[..., None] == np.arange(size)).astype(dtype.numpy)

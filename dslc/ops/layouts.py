@@ -176,10 +176,10 @@ class Rearrange(Operator):
             y = b.transpose(y, axes=plan.order)
         return reshaped(b, y, plan.merged)
 
-    def reference(self, x: Array, pattern: str, sizes: tuple[tuple[str, Dim], ...]) -> Any:
+    def reference(self, x: Array, pattern: str, sizes: tuple[tuple[str, int], ...]) -> Any:
         # By the meaning of the names alone: every axis is its own einsum label, and sizes come from NumPy's own reshape.
         left, right = (_groups(side) for side in _ellipsis(pattern, x.ndim).split("->"))
-        known = {name: int(size) for name, size in sizes}  # type: ignore[arg-type]
+        known = dict(sizes)
         shape: list[int] = []
         for group, size in zip(left, x.shape, strict=True):
             given = int(np.prod([known[name] for name in group if name in known]))

@@ -11,14 +11,10 @@ from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.shapes import Array, extent, require
+from dslc.ops.shapes import Array, extent, f32, require
 
 _LABELS = np.array([2, 0, 1], np.int64)
 _MAPS = np.array([[[0, 1], [2, 2]], [[1, 1], [0, 2]]], np.int64)
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(DType.F32, shape)
 
 
 def _i64(*shape: Dim) -> TensorType:
@@ -28,10 +24,10 @@ def _i64(*shape: Dim) -> TensorType:
 def _over_classes(scores: str) -> list[BadSample]:
     """Refusals that the losses over classes share."""
     return [
-        BadSample((_f32(3, 4), _f32(3)), {}, "whole numbers"),
-        BadSample((_f32(3, 4), _i64(4)), {}, "axis 0 of the labels is 4, not 3"),
-        BadSample((_f32(3, 4), _i64(3, 4)), {}, "needs labels [3]"),
-        BadSample((_f32(3), _i64(3)), {}, scores),
+        BadSample((f32(3, 4), f32(3)), {}, "whole numbers"),
+        BadSample((f32(3, 4), _i64(4)), {}, "axis 0 of the labels is 4, not 3"),
+        BadSample((f32(3, 4), _i64(3, 4)), {}, "needs labels [3]"),
+        BadSample((f32(3), _i64(3)), {}, scores),
         BadSample((_i64(3, 4), _i64(3)), {}, "floating-point"),
     ]
 
@@ -154,10 +150,10 @@ class CrossEntropy(OverClasses):
     ]
     errors = [
         *_over_classes("[N, C, ...]"),
-        BadSample((_f32(3, 4), _i64(3), _f32(3)), {}, "needs class weights f32[4]"),
-        BadSample((_f32(3, 4), _i64(3), TensorType(DType.F64, (4,))), {}, "needs class weights f32[4]"),
-        BadSample((_f32(3, 4), _i64(3), _f32(4), _f32(4)), {}, "one tensor of class weights"),
-        BadSample((_f32(3, 4), _i64(3)), {"smoothing": 1.5}, "from 0 to 1"),
+        BadSample((f32(3, 4), _i64(3), f32(3)), {}, "needs class weights f32[4]"),
+        BadSample((f32(3, 4), _i64(3), TensorType(DType.F64, (4,))), {}, "needs class weights f32[4]"),
+        BadSample((f32(3, 4), _i64(3), f32(4), f32(4)), {}, "one tensor of class weights"),
+        BadSample((f32(3, 4), _i64(3)), {"smoothing": 1.5}, "from 0 to 1"),
     ]
 
 
@@ -187,7 +183,7 @@ class Nll(OverClasses):
         Sample(((2, 3, 2, 2), _MAPS, np.array([0.5, 2.0, 0.3])), {"ignore_index": 1}),
         Sample((np.array([[-np.inf, 0.0, -1.0]] * 3), _LABELS), gradient=False),
     ]
-    errors = [*_over_classes("[N, C, ...]"), BadSample((_f32(3, 4), _i64(3), _f32(3)), {}, "needs class weights f32[4]")]
+    errors = [*_over_classes("[N, C, ...]"), BadSample((f32(3, 4), _i64(3), f32(3)), {}, "needs class weights f32[4]")]
 
 
 def _even_share(b: Builder, smoothing: float, scores: TensorType) -> Value:
@@ -278,8 +274,8 @@ def mean_of(b: Builder, x: Value) -> Value:
 def bad_pairs() -> list[BadSample]:
     """Refusals that the losses of two tensors of one type share."""
     return [
-        BadSample((_f32(3, 4), _f32(3, 1)), {}, "of one type"),
-        BadSample((_f32(3), TensorType(DType.F64, (3,))), {}, "of one type"),
+        BadSample((f32(3, 4), f32(3, 1)), {}, "of one type"),
+        BadSample((f32(3), TensorType(DType.F64, (3,))), {}, "of one type"),
         BadSample((_i64(3), _i64(3)), {}, "floating-point"),
     ]
 

@@ -13,7 +13,7 @@ from dslc.ir.graph import Value
 from dslc.ir.loops import Expr, IndexValue, Reader, binary, const, reduce
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.shapes import Array, Index, require, reshaped
+from dslc.ops.shapes import Array, Index, f32, ints, require, reshaped
 from dslc.ops.windows import Setting, both, guarded, image, inside, read_padded, sides, window_extent
 
 F32 = DType.F32
@@ -24,10 +24,6 @@ _SETTINGS = {
     "padding": Attr("ints", 0, "zeros around the image: an integer, (rows, columns) or ((top, bottom), (left, right))"),
     "dilation": Attr("ints", 1, "distance between a window's elements: an integer or (rows, columns)"),
 }
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(F32, shape)
 
 
 def _two(value: Setting, what: str) -> tuple[int, int]:
@@ -72,10 +68,10 @@ class Unfold(Operator):
         Sample(((1, 2, 4, 4),), {"window": 2, "stride": 2}),
     ]
     errors = [
-        BadSample((_f32(3, 4, 4),), {"window": 2}, "needs [N, C, H, W]"),
-        BadSample((_f32(1, 3, 4, 4),), {"window": 5}, "does not fit"),
-        BadSample((_f32(1, 3, 4, 4),), {"window": 0}, "at least 1"),
-        BadSample((_f32(1, 3, 4, 4),), {"window": 2, "stride": (1, 2, 3)}, "a pair"),
+        BadSample((f32(3, 4, 4),), {"window": 2}, "needs [N, C, H, W]"),
+        BadSample((f32(1, 3, 4, 4),), {"window": 5}, "does not fit"),
+        BadSample((f32(1, 3, 4, 4),), {"window": 0}, "at least 1"),
+        BadSample((f32(1, 3, 4, 4),), {"window": 2, "stride": (1, 2, 3)}, "a pair"),
     ]
 
     def infer(self, x: TensorType, window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> TensorType:
@@ -90,8 +86,8 @@ class Unfold(Operator):
     def reference(self, x: Array, window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> Any:
         return _numpy_patches(x, window, stride, padding, dilation).reshape(self._shape(x, window, stride, padding, dilation))
 
-    def _shape(self, x: Array, *settings: Any) -> list[int]:
-        return [int(size) for size in self.infer(_f32(*x.shape), *settings).shape]  # type: ignore[arg-type]
+    def _shape(self, x: Array, *settings: Any) -> tuple[int, ...]:
+        return ints(self.infer(f32(*x.shape), *settings).shape)
 
 
 def _grid(x: TensorType, window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> _Grid:
@@ -155,8 +151,8 @@ class OverlapPatches(Operator):
         Sample(((1, 1, 5, 5, 4, 4),), {"size": (8, 8), "window": 5, "padding": 2, "stride": 2}),
     ]
     errors = [
-        BadSample((_f32(2, 3, 3, 3, 3, 4),), {"size": (6, 6), "window": 3}, "4 x 4 windows"),
-        BadSample((_f32(2, 3, 3),), {"size": (6, 6), "window": 3}, "[N, C, KH, KW, YH, YW]"),
+        BadSample((f32(2, 3, 3, 3, 3, 4),), {"size": (6, 6), "window": 3}, "4 x 4 windows"),
+        BadSample((f32(2, 3, 3),), {"size": (6, 6), "window": 3}, "[N, C, KH, KW, YH, YW]"),
     ]
 
     def grid(self, p: TensorType, size: Sizes, window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> _Grid:
@@ -215,10 +211,10 @@ class Fold(Operator):
         Sample(((1, 8, 4),), {"size": (4, 4), "window": 2, "stride": 2}),
     ]
     errors = [
-        BadSample((_f32(2, 3, 3, 3),), {"size": (6, 6), "window": 3}, "[N, C * KH * KW, YH * YW]"),
-        BadSample((_f32(2, 5, 16),), {"size": (6, 6), "window": 3}, "multiple of 9"),
-        BadSample((_f32(2, 9, 15),), {"size": (6, 6), "window": 3}, "16 windows"),
-        BadSample((_f32(2, 9, 16),), {"size": (6,), "window": 3}, "(rows, columns)"),
+        BadSample((f32(2, 3, 3, 3),), {"size": (6, 6), "window": 3}, "[N, C * KH * KW, YH * YW]"),
+        BadSample((f32(2, 5, 16),), {"size": (6, 6), "window": 3}, "multiple of 9"),
+        BadSample((f32(2, 9, 15),), {"size": (6, 6), "window": 3}, "16 windows"),
+        BadSample((f32(2, 9, 16),), {"size": (6,), "window": 3}, "(rows, columns)"),
     ]
 
     def parts(self, x: TensorType, size: Sizes, window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> TensorType:
@@ -245,9 +241,8 @@ class Fold(Operator):
         return result
 
     def reference(self, x: Array, size: tuple[int, int], window: Setting, stride: Setting, padding: Setting, dilation: Setting) -> Any:
-        parts = self.parts(_f32(*x.shape), size, window, stride, padding, dilation).shape
-        shape = [int(n) for n in parts]  # type: ignore[arg-type]
-        return OverlapPatches().reference(x.reshape(shape), size, window, stride, padding, dilation)
+        parts = self.parts(f32(*x.shape), size, window, stride, padding, dilation).shape
+        return OverlapPatches().reference(x.reshape(ints(parts)), size, window, stride, padding, dilation)
 
 
 @operator
@@ -266,10 +261,10 @@ class DepthToSpace(Operator):
         Sample(((1, 8, 2, 3),), {"block": 2, "order": "dcr"}),
     ]
     errors = [
-        BadSample((_f32(8, 2, 3),), {"block": 2}, "needs [N, C, H, W]"),
-        BadSample((_f32(1, 6, 2, 3),), {"block": 2}, "6 channels"),
-        BadSample((_f32(1, 8, 2, 3),), {"block": 0}, "at least 1"),
-        BadSample((_f32(1, 8, 2, 3),), {"block": 2, "order": "abc"}, "crd"),
+        BadSample((f32(8, 2, 3),), {"block": 2}, "needs [N, C, H, W]"),
+        BadSample((f32(1, 6, 2, 3),), {"block": 2}, "6 channels"),
+        BadSample((f32(1, 8, 2, 3),), {"block": 0}, "at least 1"),
+        BadSample((f32(1, 8, 2, 3),), {"block": 2, "order": "abc"}, "crd"),
     ]
 
     def infer(self, x: TensorType, block: int, order: str) -> TensorType:
@@ -309,9 +304,9 @@ class SpaceToDepth(Operator):
         Sample(((1, 2, 4, 6),), {"block": 2, "order": "dcr"}),
     ]
     errors = [
-        BadSample((_f32(8, 2, 3),), {"block": 2}, "needs [N, C, H, W]"),
-        BadSample((_f32(1, 6, 2, 3),), {"block": 2}, "blocks of 2"),
-        BadSample((_f32(1, 8, 2, 4),), {"block": 0}, "at least 1"),
+        BadSample((f32(8, 2, 3),), {"block": 2}, "needs [N, C, H, W]"),
+        BadSample((f32(1, 6, 2, 3),), {"block": 2}, "blocks of 2"),
+        BadSample((f32(1, 8, 2, 4),), {"block": 0}, "at least 1"),
     ]
 
     def infer(self, x: TensorType, block: int, order: str) -> TensorType:

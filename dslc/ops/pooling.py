@@ -12,14 +12,11 @@ from dslc.ir.graph import Value
 from dslc.ir.loops import Expr, IndexValue, Reader, binary, cast, const, reduce
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
+from dslc.ops.shapes import f32
 from dslc.ops.windows import Setting, Sides, both, guarded, image, inside, read_padded, several, sides, window_extent
 
 Array = np.ndarray[Any, Any]
 _NEGATIVE_INFINITY = float("-inf")
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(DType.F32, shape)
 
 
 WINDOW = {
@@ -161,11 +158,11 @@ class MaxPool2d(Operator):
         Sample((np.array([[[[1, 4], [4, -2]]]], np.int32),), {"window": 2}, gradient=False),
     ]
     errors = [
-        BadSample((_f32(3, 5, 5),), {"window": 2}, "needs [N, C, H, W]"),
-        BadSample((_f32(1, 3, 5, 5),), {"window": 6}, "does not fit"),
-        BadSample((_f32(1, 3, 5, 5),), {"window": 0}, "window must be at least 1"),
-        BadSample((_f32(1, 3, 5, 5),), {"window": 2, "stride": 0}, "stride must be at least 1"),
-        BadSample((_f32(1, 3, 5, 5),), {"window": 2, "padding": 2}, "more than half"),
+        BadSample((f32(3, 5, 5),), {"window": 2}, "needs [N, C, H, W]"),
+        BadSample((f32(1, 3, 5, 5),), {"window": 6}, "does not fit"),
+        BadSample((f32(1, 3, 5, 5),), {"window": 0}, "window must be at least 1"),
+        BadSample((f32(1, 3, 5, 5),), {"window": 2, "stride": 0}, "stride must be at least 1"),
+        BadSample((f32(1, 3, 5, 5),), {"window": 2, "padding": 2}, "more than half"),
         BadSample((TensorType(DType.BOOL, (1, 3, 5, 5)),), {"window": 2}, "needs numbers"),
     ]
 
@@ -220,8 +217,8 @@ class AvgPool2d(Operator):
         Sample(((1, 1, 6, 7),), {"window": (2, 3), "stride": 1}),
     ]
     errors = [
-        BadSample((_f32(3, 5, 5),), {"window": 2}, "needs [N, C, H, W]"),
-        BadSample((_f32(1, 3, 5, 5),), {"window": 6}, "does not fit"),
+        BadSample((f32(3, 5, 5),), {"window": 2}, "needs [N, C, H, W]"),
+        BadSample((f32(1, 3, 5, 5),), {"window": 6}, "does not fit"),
         BadSample((TensorType(DType.I32, (1, 3, 5, 5)),), {"window": 2}, "floating-point"),
     ]
 
@@ -274,4 +271,4 @@ class GlobalAvgPool(Operator):
             return np.asarray(x.mean(tuple(range(2, x.ndim))))
 
     samples = [Sample(((2, 3, 4, 5),)), Sample(((2, 3, 4),))]
-    errors = [BadSample((_f32(2, 3),), {}, "spatial axes")]
+    errors = [BadSample((f32(2, 3),), {}, "spatial axes")]

@@ -24,14 +24,11 @@ from dslc.ops.pooling import (
     reference_windows,
     window_size,
 )
+from dslc.ops.shapes import f32
 from dslc.ops.windows import Setting, guarded, image, read_padded, several
 
 Array = np.ndarray[Any, Any]
 _NEGATIVE_INFINITY = float("-inf")
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(DType.F32, shape)
 
 
 def _winner(x: Reader, n: Dim, c: Dim, row: Dim, column: Dim, windows: Windows) -> Expr:
@@ -98,7 +95,7 @@ class MaxPool2dGrad(Operator):
         Sample(((1, 1, 7, 7), (1, 1, 2, 2)), {"window": 2, "stride": 4}),
         Sample((np.array([[[[2.0, 2.0], [1.0, 2.0]], [[1.0, np.nan], [np.nan, 3.0]]]]), (1, 2, 1, 1)), {"window": 2}, gradient=False),
     ]
-    errors = [BadSample((_f32(1, 1, 4, 4), _f32(1, 1, 3, 3)), {"window": 2}, "gives f32[1, 1, 2, 2]")]
+    errors = [BadSample((f32(1, 1, 4, 4), f32(1, 1, 3, 3)), {"window": 2}, "gives f32[1, 1, 2, 2]")]
 
 
 @operator
@@ -142,7 +139,7 @@ class MaxPool2dGather(Operator):
         Sample(((1, 2, 7, 6), (1, 2, 7, 6)), {"window": 3, "stride": 2, "padding": 1}),
         Sample(((1, 1, 6, 7), (1, 1, 6, 7)), {"window": 3, "stride": 2, "ceil_mode": True}),
     ]
-    errors = [BadSample((_f32(1, 1, 4, 4), _f32(1, 1, 3, 3)), {"window": 2}, "of one type")]
+    errors = [BadSample((f32(1, 1, 4, 4), f32(1, 1, 3, 3)), {"window": 2}, "of one type")]
 
 
 def _reference_winners(x: Array, windows: Windows) -> Array:
@@ -186,7 +183,7 @@ class MaxPool2dPlaces(Operator):
         Sample(((1, 1, 18, 17),), {"window": 17, "stride": 1}, gradient=False),
         Sample((np.array([[[[1.0, np.nan, 5.0], [3.0, 3.0, np.nan], [3.0, 1.0, -np.inf]]]]),), {"window": 2, "stride": 1}, gradient=False),
     ]
-    errors = [BadSample((_f32(3, 5, 5),), {"window": 2}, "needs [N, C, H, W]")]
+    errors = [BadSample((f32(3, 5, 5),), {"window": 2}, "needs [N, C, H, W]")]
 
 
 _PLACES = MaxPool2dPlaces()
@@ -277,8 +274,8 @@ class MaxPool2dScatter(Operator):
         Sample((np.array([[[[8, 6], [2, 0]]]], np.uint8), (1, 1, 2, 2)), {"window": 3, "stride": 2, "size": (6, 5)}),
     ]
     errors = [
-        BadSample((TensorType(DType.U8, (1, 1, 3, 3)), _f32(1, 1, 2, 2)), {"window": 2, "stride": 1, "size": (3, 3)}, "a place for each"),
-        BadSample((TensorType(DType.I32, (1, 1, 2, 2)), _f32(1, 1, 2, 2)), {"window": 2, "stride": 1, "size": (3, 3)}, "gives u8"),
+        BadSample((TensorType(DType.U8, (1, 1, 3, 3)), f32(1, 1, 2, 2)), {"window": 2, "stride": 1, "size": (3, 3)}, "a place for each"),
+        BadSample((TensorType(DType.I32, (1, 1, 2, 2)), f32(1, 1, 2, 2)), {"window": 2, "stride": 1, "size": (3, 3)}, "gives u8"),
     ]
 
 
@@ -323,7 +320,7 @@ class MaxPool2dTake(Operator):
         Sample((np.array([[[[4, 3], [5, 0]]]], np.uint8), (1, 1, 4, 3)), {"window": 3, "stride": 2, "padding": 1}),
         Sample((np.array([[[[1, 2, 0], [1, 0, 1], [2, 2, 3]]]], np.uint8), (1, 1, 4, 4)), {"window": 2, "stride": 1}),
     ]
-    errors = [BadSample((TensorType(DType.U8, (1, 1, 3, 3)), _f32(1, 1, 3, 3)), {"window": 2, "stride": 1}, "gives u8[1, 1, 2, 2]")]
+    errors = [BadSample((TensorType(DType.U8, (1, 1, 3, 3)), f32(1, 1, 3, 3)), {"window": 2, "stride": 1}, "gives u8[1, 1, 2, 2]")]
 
 
 @operator
@@ -397,4 +394,4 @@ class AvgPool2dGrad(Operator):
         Sample(((1, 2, 4, 3),), {"window": 3, "stride": 2, "padding": 1, "size": (7, 6)}),
         Sample(((1, 2, 4, 3),), {"window": 3, "stride": 2, "padding": 1, "size": (7, 6), "count_include_pad": False}),
     ]
-    errors = [BadSample((_f32(1, 1, 3, 3),), {"window": 2, "size": (4, 4)}, "gives f32[1, 1, 2, 2]")]
+    errors = [BadSample((f32(1, 1, 3, 3),), {"window": 2, "size": (4, 4)}, "gives f32[1, 1, 2, 2]")]

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dslc.ir.builder import Builder
-from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
 from dslc.ops.pooling import AVG_POOL, CEIL, MAX_POOL
+from dslc.ops.shapes import f32
 from dslc.ops.windows import Setting, Sides, image, several, sides
 
 Array = np.ndarray[Any, Any]
@@ -23,10 +23,6 @@ WINDOW = {
     "padding": Attr("ints", 0, "around the image: an integer, one for each spatial axis, or (before, after) for each"),
 }
 COUNT = Attr("bool", True, "divide by the whole window, not only by its part in the image")
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(DType.F32, shape)
 
 
 def _windows(array: Array, rank: int, window: Setting, stride: Setting | None, padding: Setting, ceil: bool, fill: float) -> Array:
@@ -126,8 +122,8 @@ class MaxPool1d(_MaxPool):
         Sample((np.array([[[1.0, np.nan, 3.0, 2.0]]]),), {"window": 2}, gradient=False),
     ]
     errors = [
-        BadSample((_f32(1, 3, 5, 5),), {"window": 2}, "needs [N, C, L]"),
-        BadSample((_f32(1, 3, 5),), {"window": 6}, "max_pool1d of"),
+        BadSample((f32(1, 3, 5, 5),), {"window": 2}, "needs [N, C, L]"),
+        BadSample((f32(1, 3, 5),), {"window": 6}, "max_pool1d of"),
     ]
 
 
@@ -142,7 +138,7 @@ class AvgPool1d(_AvgPool):
         Sample(((1, 2, 9),), {"window": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
     ]
     errors = [
-        BadSample((_f32(1, 3, 5, 5),), {"window": 2}, "needs [N, C, L]"),
+        BadSample((f32(1, 3, 5, 5),), {"window": 2}, "needs [N, C, L]"),
         BadSample((TensorType(DType.I32, (1, 3, 5)),), {"window": 2}, "floating-point"),
     ]
 
@@ -159,9 +155,9 @@ class MaxPool3d(_MaxPool):
         Sample(((1, 2, 4, 5, 3),), {"window": (1, 3, 2), "stride": (2, 2, 1), "ceil_mode": True}),
     ]
     errors = [
-        BadSample((_f32(3, 5, 5, 5),), {"window": 2}, "needs [N, C, D, H, W]"),
-        BadSample((_f32(1, 3, 5, 5, 5),), {"window": (2, 2)}, "a triple"),
-        BadSample((_f32(1, 3, 5, 5, 5),), {"window": (6, 2, 2)}, "max_pool3d of"),
+        BadSample((f32(3, 5, 5, 5),), {"window": 2}, "needs [N, C, D, H, W]"),
+        BadSample((f32(1, 3, 5, 5, 5),), {"window": (2, 2)}, "a triple"),
+        BadSample((f32(1, 3, 5, 5, 5),), {"window": (6, 2, 2)}, "max_pool3d of"),
     ]
 
 
@@ -177,6 +173,6 @@ class AvgPool3d(_AvgPool):
         Sample(((1, 2, 5, 4, 5),), {"window": (3, 2, 2), "stride": 2, "padding": (1, 0, 1)}),
     ]
     errors = [
-        BadSample((_f32(3, 5, 5, 5),), {"window": 2}, "needs [N, C, D, H, W]"),
+        BadSample((f32(3, 5, 5, 5),), {"window": 2}, "needs [N, C, D, H, W]"),
         BadSample((TensorType(DType.I32, (1, 3, 5, 5, 5)),), {"window": 2}, "floating-point"),
     ]

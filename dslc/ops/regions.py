@@ -9,7 +9,7 @@ from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.shapes import Array, extent, reshaped
+from dslc.ops.shapes import Array, extent, f32, reshaped
 
 F32, I64 = DType.F32, DType.I64
 _BOXES = np.array([[0.71, 0.43, 4.17, 3.39], [1.27, 2.13, 6.91, 4.67], [-2.23, -1.71, 3.47, 1.83], [2.31, 1.13, 2.97, 1.66]])
@@ -25,10 +25,6 @@ def _cells(size: Setting) -> tuple[int, int]:
     if len(both) != 2 or not all(isinstance(n, int) and n >= 1 for n in both):
         raise TypeFailure(f"size is an integer of at least 1 or two of them (rows, columns), not {size}")
     return both[0], both[1]
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(F32, shape)
 
 
 @operator
@@ -55,11 +51,11 @@ class RoiAlign(Operator):
         Sample(((2, 17, 6, 5), _BOXES, np.array([1, -3, 9, 0], np.int32)), {"size": 3}, gradient=False),
     ]
     errors = [
-        BadSample((_f32(3, 5, 5), _f32(2, 4), TensorType(I64, (2,))), {"size": 2}, "[N, C, H, W]"),
-        BadSample((_f32(1, 3, 5, 5), _f32(2, 5), TensorType(I64, (2,))), {"size": 2}, "boxes [K, 4]"),
-        BadSample((_f32(1, 3, 5, 5), _f32(2, 4), TensorType(I64, (3,))), {"size": 2}, "integers [2]"),
-        BadSample((_f32(1, 3, 5, 5), _f32(2, 4), TensorType(I64, (2,))), {"size": 0}, "at least 1"),
-        BadSample((_f32(1, 3, 5, 5), _f32(2, 4), TensorType(I64, (2,))), {"size": 2, "samples": 0}, "at least 1"),
+        BadSample((f32(3, 5, 5), f32(2, 4), TensorType(I64, (2,))), {"size": 2}, "[N, C, H, W]"),
+        BadSample((f32(1, 3, 5, 5), f32(2, 5), TensorType(I64, (2,))), {"size": 2}, "boxes [K, 4]"),
+        BadSample((f32(1, 3, 5, 5), f32(2, 4), TensorType(I64, (3,))), {"size": 2}, "integers [2]"),
+        BadSample((f32(1, 3, 5, 5), f32(2, 4), TensorType(I64, (2,))), {"size": 0}, "at least 1"),
+        BadSample((f32(1, 3, 5, 5), f32(2, 4), TensorType(I64, (2,))), {"size": 2, "samples": 0}, "at least 1"),
     ]
 
     def infer(

@@ -86,8 +86,8 @@ class Repeat(Operator):
         spread = b.expand(reshaped(b, x, replaced(shape, at, shape[at], 1)), shape=replaced(shape, at, shape[at], times))
         return reshaped(b, spread, self.infer(x.type, times, axis).shape)
 
-    def reference(self, x: Array, times: Dim, axis: int) -> Any:
-        return np.repeat(x, int(times), axis)  # type: ignore[arg-type]
+    def reference(self, x: Array, times: int, axis: int) -> Any:
+        return np.repeat(x, times, axis)
 
 
 @operator

@@ -10,12 +10,11 @@ import numpy as np
 
 from dslc.ir import dims
 from dslc.ir.builder import Builder
-from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
 from dslc.ops.resampling import Form, Sampling, resample_axes, sampling
-from dslc.ops.shapes import Array, Shape, check_shape
+from dslc.ops.shapes import Array, Shape, check_shape, f32
 
 F32 = DType.F32
 MODES = ("nearest", "bilinear", "bicubic")
@@ -27,10 +26,6 @@ _SETTINGS = {
     "align_corners": Attr("bool", False, "let the centres of the corner pixels meet, not their corners"),
 }
 Steps = tuple[tuple[int, int], ...]  # each axis: (inputs, outputs) whose quotient is the step between results
-
-
-def _f32(*shape: Dim) -> TensorType:
-    return TensorType(F32, shape)
 
 
 def _plan(x: TensorType, size: Shape | None, scale: Any, mode: str, align_corners: bool) -> tuple[Shape, list[Fraction | None]]:
@@ -152,15 +147,15 @@ class Resize(Operator):
         Sample((np.arange(12, dtype=np.uint8).reshape(1, 1, 3, 4),), {"size": (5,)}, gradient=False),
     ]
     errors = [
-        BadSample((_f32(2, 3),), {"scale": 2}, "spatial axes"),
-        BadSample((_f32(1, 1, 3, 3),), {}, "either size or scale"),
-        BadSample((_f32(1, 1, 3, 3),), {"size": (3,), "scale": 2}, "either size or scale"),
-        BadSample((_f32(1, 1, 3, 3),), {"size": (3, 3, 3)}, "2 numbers"),
-        BadSample((_f32(1, 1, 3, 3),), {"scale": -1.0}, "above 0"),
-        BadSample((_f32(1, 1, 3, 3),), {"scale": 0.2}, "nothing is left"),
-        BadSample((_f32(1, 1, 3, 3),), {"size": (0,)}, "at least 1"),
-        BadSample((_f32(1, 1, 3, 3),), {"scale": 2, "mode": "linear"}, "bilinear"),
-        BadSample((_f32(1, 1, 3, 3),), {"scale": 2, "align_corners": True}, "no meaning"),
+        BadSample((f32(2, 3),), {"scale": 2}, "spatial axes"),
+        BadSample((f32(1, 1, 3, 3),), {}, "either size or scale"),
+        BadSample((f32(1, 1, 3, 3),), {"size": (3,), "scale": 2}, "either size or scale"),
+        BadSample((f32(1, 1, 3, 3),), {"size": (3, 3, 3)}, "2 numbers"),
+        BadSample((f32(1, 1, 3, 3),), {"scale": -1.0}, "above 0"),
+        BadSample((f32(1, 1, 3, 3),), {"scale": 0.2}, "nothing is left"),
+        BadSample((f32(1, 1, 3, 3),), {"size": (0,)}, "at least 1"),
+        BadSample((f32(1, 1, 3, 3),), {"scale": 2, "mode": "linear"}, "bilinear"),
+        BadSample((f32(1, 1, 3, 3),), {"scale": 2, "align_corners": True}, "no meaning"),
         BadSample((TensorType(DType.I32, (1, 1, 3, 3)),), {"scale": 2, "mode": "bilinear"}, "floating-point"),
     ]
 
@@ -200,7 +195,7 @@ class ResizeGrad(Operator):
         Sample(((2, 1, 8, 10),), {"source": (4, 5), "scale": 2, "mode": "bicubic"}),
         Sample(((2, 1, 4, 18),), {"source": (8, 36), "scale": 0.5, "mode": "bilinear"}),
     ]
-    errors = [BadSample((_f32(1, 1, 3, 3),), {"source": (2, 2), "scale": 2}, "gives f32[1, 1, 4, 4]")]
+    errors = [BadSample((f32(1, 1, 3, 3),), {"source": (2, 2), "scale": 2}, "gives f32[1, 1, 4, 4]")]
 
     def infer(self, dy: TensorType, source: Shape, size: Shape | None, scale: Any, mode: str, align_corners: bool) -> TensorType:
         x = dy.with_shape((*dy.shape[:2], *source))

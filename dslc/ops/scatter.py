@@ -118,8 +118,8 @@ class LastOf(Operator):
     def routine(self, index: TensorType, size: Dim) -> Routine:
         return Routine("last", (("count", index.size), ("size", size)))
 
-    def reference(self, index: Array, size: Dim) -> Array:
-        places = np.full(int(size), -1)  # type: ignore[arg-type]
+    def reference(self, index: Array, size: int) -> Array:
+        places = np.full(size, -1)
         for position, place in enumerate(np.clip(index.ravel(), 0, len(places) - 1)):
             places[place] = position
         return places
@@ -254,8 +254,8 @@ class TakeAlongGrad(Operator):
     def vjp(self, b: Builder, dz: Value, z: Value, dy: Value, index: Value, axis: int, size: Dim) -> tuple[Value, None]:
         return b.take_along(dz, index, axis=axis), None
 
-    def reference(self, dy: Array, index: Array, axis: int, size: Dim) -> Array:
-        x = np.zeros((*dy.shape[:axis], int(size), *dy.shape[axis + 1 :]), dy.dtype)  # type: ignore[arg-type]
+    def reference(self, dy: Array, index: Array, axis: int, size: int) -> Array:
+        x = np.zeros((*dy.shape[:axis], size, *dy.shape[axis + 1 :]), dy.dtype)
         places: list[Array] = list(np.indices(dy.shape))
         places[axis] = np.clip(index, 0, x.shape[axis] - 1)
         np.add.at(x, tuple(places), dy)
@@ -307,10 +307,9 @@ class DynamicSlice(Operator):
         result: Value = b.gather(x, b.add(first, b.iota(size=size, dtype=I64)), axis=at)
         return result
 
-    def reference(self, x: Array, start: Array, size: Dim, axis: int) -> Array:
-        number = int(size)  # type: ignore[arg-type]
-        first = min(max(int(start), 0), x.shape[axis] - number)
-        return np.take(x, np.arange(first, first + number), axis)
+    def reference(self, x: Array, start: Array, size: int, axis: int) -> Array:
+        first = min(max(int(start), 0), x.shape[axis] - size)
+        return np.take(x, np.arange(first, first + size), axis)
 
 
 @operator
@@ -398,8 +397,8 @@ class TruePositions(Operator):
     def routine(self, x: TensorType, bound: Dim) -> Routine:
         return Routine("nonzero", (("count", x.size), ("bound", bound)), serial=True)
 
-    def reference(self, x: Array, bound: Dim) -> Array:
-        places = np.full(int(bound), -1)  # type: ignore[arg-type]
+    def reference(self, x: Array, bound: int) -> Array:
+        places = np.full(bound, -1)
         found = np.flatnonzero(x)[: len(places)]
         places[: len(found)] = found
         return places
@@ -444,8 +443,8 @@ class Nonzero(Operator):
         indices = columns[0] if len(columns) == 1 else b.concat(*columns, axis=1)
         return indices, b.sum(b.cast(there, dtype=I64))
 
-    def reference(self, x: Array, bound: Dim) -> tuple[Array, Array]:
-        rows = np.full((int(bound), x.ndim), -1)  # type: ignore[arg-type]
+    def reference(self, x: Array, bound: int) -> tuple[Array, Array]:
+        rows = np.full((bound, x.ndim), -1)
         found = np.argwhere(x)
         rows[: len(found)] = found[: len(rows)]
         return rows, np.asarray(len(found))

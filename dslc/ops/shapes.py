@@ -186,6 +186,10 @@ def count(type: TensorType, axes: tuple[int, ...]) -> Dim:
     return total
 
 
+def f32(*shape: Dim) -> TensorType:
+    return TensorType(DType.F32, shape)
+
+
 # ---- sizes as numbers ---------------------------------------------------------------------------------------------
 
 

@@ -175,9 +175,9 @@ class Unslice(Operator):
         bounds = [_strided(*axis) for axis in zip(starts, steps, x.type.shape, strict=True)]
         return (b.slice(dy, starts=tuple(s for s, _, _ in bounds), stops=tuple(s for _, s, _ in bounds), steps=steps),)
 
-    def reference(self, x: Array, shape: Shape, starts: Shape, steps: tuple[int, ...]) -> Any:
+    def reference(self, x: Array, shape: Shape, starts: tuple[int, ...], steps: tuple[int, ...]) -> Any:
         result = np.zeros(ints(shape), x.dtype)
-        where = [int(start) + np.arange(n) * step for start, step, n in zip(starts, steps, x.shape, strict=True)]  # type: ignore[arg-type]
+        where = [start + np.arange(n) * step for start, step, n in zip(starts, steps, x.shape, strict=True)]
         result[np.ix_(*where)] = x
         return result
 

@@ -20,7 +20,8 @@ from dslc.ir.graph import Value
 from dslc.ir.loops import ContractionMap, Expr, IndexValue, Reader, binary, const, reduce, var
 from dslc.ir.operator import Attr, BadSample, Operator, Sample, TypeFailure, operator
 from dslc.ir.types import DType, TensorType
-from dslc.ops.convolution import CONVOLUTIONS, SETTINGS, Geometry, channel_axes, check_groups, f32, kernel_of, per_group, spatial
+from dslc.ops.convolution import CONVOLUTIONS, SETTINGS, Geometry, channel_axes, check_groups, kernel_of, per_group, spatial
+from dslc.ops.shapes import f32
 from dslc.ops.windows import Ints, Setting, both, guarded, image, inside, several
 
 Array = np.ndarray[Any, Any]

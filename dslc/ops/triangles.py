@@ -104,8 +104,8 @@ class Eye(Operator):
         here = binary("eq", IndexValue(index[1]), IndexValue(index[0] + offset))
         return here if dtype == BOOL else cast(here, dtype)
 
-    def reference(self, rows: Dim, columns: Dim | None, offset: int, dtype: DType) -> Any:
-        return np.eye(int(rows), None if columns is None else int(columns), offset, dtype.numpy)  # type: ignore[arg-type]
+    def reference(self, rows: int, columns: int | None, offset: int, dtype: DType) -> Any:
+        return np.eye(rows, columns, offset, dtype.numpy)
 
 
 @operator
@@ -207,8 +207,8 @@ class Undiagonal(Operator):
     def vjp(self, b: Builder, dy: Value, y: Value, x: Value, rows: Dim, columns: Dim, offset: int) -> tuple[Value]:
         return (b.diagonal(dy, offset=offset),)
 
-    def reference(self, x: Array, rows: Dim, columns: Dim, offset: int) -> Any:
-        result = np.zeros((*x.shape[:-1], int(rows), int(columns)), x.dtype)  # type: ignore[arg-type]
+    def reference(self, x: Array, rows: int, columns: int, offset: int) -> Any:
+        result = np.zeros((*x.shape[:-1], rows, columns), x.dtype)
         n = np.arange(x.shape[-1])
         result[..., n - min(offset, 0), n + max(offset, 0)] = x
         return result
