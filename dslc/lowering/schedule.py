@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.loops import Carried, ClampedLoad, Expr, For, IndexValue, Load, LoadAt, Random, Reduce, Scan, Stmt, Store
+from dslc.lowering.blocks import blocked
 from dslc.lowering.borders import ranges_of, segments, settled
 from dslc.lowering.indices import coefficient, decided, indices, map_indices, quotients, rewrite, simplify, substitute, walk
 
@@ -49,6 +50,10 @@ def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound
     elif reduced is not None:
         stores = tuple(_vectorised(s, reduced) for s in stores)
     rows = axes[0][0] if axes and axes[0][0] != vector else None
+    if not keep_rows:
+        stores, in_blocks = blocked(stores, axes, vector)
+        if in_blocks != axes:
+            axes, vector, rows = in_blocks, in_blocks[-1][0], None
     return Loops(axes, vector, stores, rows, _work(stores, axes))
 
 
