@@ -1,4 +1,4 @@
-"""Inputs from files: arrays (.npy, .npz), tables of arrays by name, pictures (.png, .jpg) and sounds (.wav) prepared as in training."""
+"""Inputs from files: arrays (.npy, .npz), tables of arrays by name, and pictures (.png, .jpg), sounds (.wav) and text prepared as in training."""
 
 from __future__ import annotations
 
@@ -17,33 +17,76 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".jpg", ".jpeg")
 SOUNDS = (".wav",)
+TEXTS = (".txt",)
 ARRAYS = (".npy", ".npz")
 
 
-def read_inputs(given: Sequence[tuple[str, Path]], ports: Sequence[PortPlan], description: DataDescription | None) -> dict[str, Array]:
-    """Arrays for a program's inputs from files by input name; several pictures or sounds of one name are a batch.
+def read_inputs(
+    given: Sequence[tuple[str, Path | str]], ports: Sequence[PortPlan], description: DataDescription | None
+) -> dict[str, Array]:
+    """Arrays for a program's inputs from files by input name; several pictures, sounds or texts of one name are a batch.
 
-    Errors: DL0808; DL0711, DL0714 for files that are damaged.
+    A `str` is text itself. An input `length` of the program, if it is not given, says how many symbols each text has.
+    Errors: DL0808; DL0711, DL0714 for files that are damaged, DL0716 for text that cannot be spelt.
 
     An .npz file may hold several inputs: its arrays are taken by name for every input that is not given otherwise.
     """
     known = {p.name: p for p in ports}
     found: dict[str, Array] = {}
     examples: dict[str, list[Array]] = {}
+    lengths: list[int] = []
     for name, path in given:
         if name not in known:
             raise _refused(f"the program has no input `{name}`", f"its inputs are {', '.join(f'`{n}`' for n in known) or 'none'}")
-        if path.suffix.lower() in PICTURES:
+        if isinstance(path, str) or path.suffix.lower() in TEXTS:
+            row, count = _text(path, known[name], description)
+            examples.setdefault(name, []).append(row)
+            lengths.append(count)
+        elif path.suffix.lower() in PICTURES:
             examples.setdefault(name, []).append(_picture(path, known[name], description))
         elif path.suffix.lower() in SOUNDS:
             examples.setdefault(name, []).append(_sound(path, known[name], description))
         elif path.suffix.lower() in ARRAYS:
             found[name] = _array(path, name)
         else:
-            raise _refused(f"{path} is neither an array nor a picture nor sound", f"give {', '.join((*ARRAYS, *PICTURES, *SOUNDS))}")
+            raise _refused(
+                f"{path} is neither an array nor a picture, sound or text", f"give {', '.join((*ARRAYS, *PICTURES, *SOUNDS, *TEXTS))}"
+            )
     for name, parts in examples.items():
         found[name] = np.stack(parts)
+    counted = known.get("length")
+    if lengths and counted is not None and "length" not in found and not _example(counted):
+        found["length"] = np.array(lengths, DTYPES[counted.dtype])
     return found
+
+
+def _text(given: Path | str, port: PortPlan, description: DataDescription | None) -> tuple[Array, int]:
+    """One example: a text's first symbols, zeros behind a shorter one; and how many there are."""
+    shape, kind = _example(port), DTYPES[port.dtype]
+    coding = description.coding if description is not None else None
+    if kind.kind not in "iu" or len(shape) != 1:
+        raise _refused(
+            f"the input `{port.name}` is {show(port.dtype, port.shape)}, which is no text", "text goes to inputs such as i64[N, 64]"
+        )
+    if coding is None:
+        raise _refused(
+            "the weights do not say how text becomes numbers", "they do where the recipe trained on text; give an .npy file of numbers"
+        )
+    try:
+        text = given if isinstance(given, str) else _there(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(f"{given} cannot be read as text: {error}", "give a file of UTF-8 text") from error
+    numbers = coding.encode(text, whole=True)[: shape[0]]
+    row = np.zeros(shape, kind)
+    row[: len(numbers)] = numbers
+    return row, len(numbers)
+
+
+def texts_of(description: DataDescription | None, array: Array) -> list[str] | None:
+    """The texts that rows of numbers spell, where the data was text and the array may be that: integers [N, T]."""
+    if description is None or description.coding is None or array.ndim != 2 or array.dtype.kind not in "iu":
+        return None
+    return [description.coding.decode(row.tolist()) for row in array]
 
 
 def _array(path: Path, name: str) -> Array:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="F[:MODEL]")
 @click.option("--weights", type=click.Path(path_type=Path), help="A safetensors file, such as a checkpoint of training.")
 @click.option("--ema", is_flag=True, help="Take the averaged weights of the checkpoint.")
-@click.option("--input", "inputs", multiple=True, metavar="NAME=FILE", help=".npy, .npz, .png, .jpg or .wav; may be repeated.")
+@click.option(
+    "--input", "inputs", multiple=True, metavar="NAME=FILE", help=".npy, .npz, .png, .jpg, .wav, .txt or text:WORDS; may be repeated."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the results: .npz, or .npy for one.")
 @click.option("--seed", type=click.IntRange(0), help="Of random operators, and of initial values where there are no weights.")
 @click.option("--dump", metavar="PATTERN", help="Also give the values inside that match, such as '*relu' or '5:30.*'.")
@@ -28,7 +30,7 @@ def command(
     file: str, weights: Path | None, ema: bool, inputs: tuple[str, ...], output: Path | None, seed: int | None, dump: str | None, trust: bool,
     dims: tuple[str, ...], threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Run a model, from source or from an artifact, on arrays or pictures. Pictures are scaled as in training.
+    """Run a model, from source or from an artifact, on arrays, pictures, sounds or text, which are prepared as in training.
 
     Example: dslc run lenet --weights lenet.safetensors --input image=shoe.png
     """
@@ -54,7 +56,7 @@ def command(
 
         print(json.dumps({name: array.tolist() for name, array in named.items()}))
     else:
-        _print(named, description, output, [Path(text.partition("=")[2]).name for text in inputs])
+        _print(named, description, output, [_named(path) for _, path in _pairs(inputs)])
 
 
 def _program(
@@ -84,21 +86,27 @@ def _program(
     return program
 
 
-def _pairs(inputs: tuple[str, ...]) -> list[tuple[str, Path]]:
-    pairs = []
+def _named(given: Path | str) -> str:
+    """How a result is called that belongs to this input."""
+    return given.name if isinstance(given, Path) else repr(given[:40])
+
+
+def _pairs(inputs: tuple[str, ...]) -> list[tuple[str, Path | str]]:
+    """Names with files, or with text itself."""
+    pairs: list[tuple[str, Path | str]] = []
     for text in inputs:
         name, equals, path = text.partition("=")
         if not equals or not name or not path:
             raise click.BadParameter(f"{text!r} is not NAME=FILE, such as image=x.npy", param_hint="--input")
-        pairs.append((name, Path(path)))
+        pairs.append((name, path.removeprefix("text:") if path.startswith("text:") else Path(path)))
     return pairs
 
 
 def _print(results: dict[str, Any], description: Any, output: Path | None, files: list[str]) -> None:
-    """Classes with probabilities where the data has classes, else the arrays, shortened."""
+    """Classes with probabilities where the data has classes, text where it was text, else the arrays, shortened."""
     import numpy as np
 
-    from dslc.api.pictures import classes_of, probabilities
+    from dslc.api.pictures import classes_of, probabilities, texts_of
 
     for name, array in results.items():
         classes = classes_of(description, array.shape[-1]) if array.ndim == 2 and array.dtype.kind == "f" else None
@@ -107,6 +115,9 @@ def _print(results: dict[str, Any], description: Any, output: Path | None, files
                 best = np.argsort(-shares, kind="stable")[:3]
                 what = files[row] if len(files) == len(array) else f"{name}[{row}]"
                 print(f"{what}: " + ", ".join(f"{classes[i]} {shares[i]:.1%}" for i in best))
+        elif (texts := texts_of(description, array)) is not None:
+            for row, text in enumerate(texts):
+                print(f"{name}[{row}]: {text}")
         else:
             shape = ", ".join(map(str, array.shape))
             print(f"{name}: {array.dtype}[{shape}]")

@@ -20,6 +20,7 @@ from dslc.data.prefetch import AHEAD, Prefetch
 Batch = tuple[dict[str, Array], int]
 
 _MASK = (1 << 64) - 1
+_TURNS = 0x7475_726E  # of the order of batches whose examples are sorted
 _HEAVY = 1 << 20  # bytes: below, a batch is made in less time than it takes to hand it over
 
 
@@ -28,6 +29,16 @@ def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.intp]:
     key = np.array([seed & _MASK, epoch & _MASK], dtype=np.uint64)
     raw = np.random.Philox(key=key).random_raw(count)
     return np.argsort(raw, kind="stable").astype(np.intp, copy=False)
+
+
+def bucketed_order(order: NDArray[np.intp], lengths: NDArray[np.int64], batch: int, bucket: int, seed: int, epoch: int) -> NDArray[np.intp]:
+    """`order` with examples of like length in each batch: of every `bucket` batches the examples are sorted by length, and then all
+    whole batches take turns in another order. A smaller batch stays the last one."""
+    pool = batch * bucket
+    found = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in np.split(order, range(pool, len(order), pool))])
+    whole = len(order) // batch
+    turns = epoch_order(whole, seed ^ _TURNS, epoch)
+    return np.concatenate([found[: whole * batch].reshape(whole, batch)[turns].reshape(-1), found[whole * batch :]])
 
 
 class Batches:
@@ -40,9 +51,11 @@ class Batches:
     def __init__(self, split: Split, fields: Sequence[FieldDescription], batch: int, threaded: bool | None = None):
         assert batch >= 1, "a batch has at least one example"
         self.count = split.count
+        self._lengths, self._bucket = split.lengths, split.bucket
         self.batch = min(batch, split.count)  # a larger buffer would never be filled
         gathers = _gathers(split, fields, self.batch)
-        heavy = any(f.field.name in split.columns for f in fields) or sum(g.nbytes for g in gathers) >= _HEAVY
+        costly = any(split.columns[f.field.name].costly for f in fields if f.field.name in split.columns)
+        heavy = costly or sum(g.nbytes for g in gathers) >= _HEAVY
         self.threaded = heavy if threaded is None else threaded
         more = AHEAD if self.threaded else 0
         self._sets = (gathers, *(_gathers(split, fields, self.batch) for _ in range(more)))
@@ -71,6 +84,8 @@ class Batches:
     def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch and their sizes, after the first `start` examples; the last one may be smaller."""
         order = epoch_order(self.count, seed, epoch)
+        if self._lengths is not None:
+            order = bucketed_order(order, self._lengths, self.batch, self._bucket, seed, epoch)
         for first in range(start, self.count, self.batch):
             indices = order[first : first + self.batch]
             gathers = self._next_set()

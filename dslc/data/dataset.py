@@ -21,7 +21,12 @@ _RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1), "uint
 
 @runtime_checkable
 class Column(Protocol):
-    """A field whose examples are read from files when a batch needs them, as too many to hold in memory."""
+    """A field whose examples are made when a batch needs them, as too many to hold in memory: read from files, or cut from a sequence."""
+
+    @property
+    def costly(self) -> bool:
+        """Whether a batch takes long enough to be made ahead."""
+        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -47,11 +52,16 @@ class Column(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Arrays by field name, each `[count, *field.shape]`, C-contiguous, as stored (not yet scaled); or columns that read files."""
+    """Arrays by field name, each `[count, *field.shape]`, C-contiguous, as stored (not yet scaled); or columns that make examples.
+
+    With a `bucket` the batches of training have examples of like length: `lengths` says how long each is (see `batches.bucketed_order`).
+    """
 
     arrays: Mapping[str, Array]
     count: int
     columns: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    lengths: NDArray[np.int64] | None = None
+    bucket: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -63,6 +73,8 @@ class Split:
             MappingProxyType({name: a[indices] for name, a in self.arrays.items()}),
             len(indices),
             MappingProxyType({name: c.pick(indices) for name, c in self.columns.items()}),
+            None if self.lengths is None else self.lengths[indices],
+            self.bucket,
         )
 
 

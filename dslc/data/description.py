@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dslc.diagnostics import Diagnostic, DiagnosticError
+
+if TYPE_CHECKING:
+    from dslc.data.coding import Coding
 
 Array = NDArray[np.generic]
 
@@ -49,7 +53,7 @@ class Field:
 FITS = ("crop", "stretch", "pad")
 
 Factor = float | tuple[float, ...]
-"""One number, or one for each place of the first axis of an example: the channels of a picture, the columns of a vector."""
+"""One number, or one for each place of an axis of an example: the channels of a picture, the columns of a vector or of a series."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class FieldDescription:
     `full` is the stored number of full intensity (255 in a photo, 16 in the digits); None where the field is no image.
     `classes` names the values of a class field, in order. `fit` says how a picture of another size comes to the declared one:
     "crop" scales it to cover and cuts the middle out, "pad" scales it to fit in and adds black, "stretch" changes its proportions.
-    `rate` is the sampling rate of sound in Hz, None where the field is none.
+    `rate` is the sampling rate of sound in Hz, None where the field is none. `axis` is that of scales and shifts that are several.
     """
 
     field: Field
@@ -69,6 +73,7 @@ class FieldDescription:
     classes: tuple[str, ...] = ()
     fit: str = "stretch"
     rate: int | None = None
+    axis: int = 0
 
     @property
     def scaled(self) -> bool:
@@ -78,8 +83,8 @@ class FieldDescription:
         """The factor for the elements of a flat example `[size]`, or `[]` where it is one number; None where it changes nothing."""
         kind = self.field.numpy.type
         if isinstance(factor, tuple):
-            each = np.array(factor, dtype=kind)
-            return np.repeat(each, self.field.size // len(factor))
+            each = np.array(factor, dtype=kind).reshape([-1 if a == self.axis else 1 for a in range(len(self.field.shape))])
+            return np.broadcast_to(each, self.field.shape).reshape(-1)
         return None if factor == neutral else np.asarray(factor, dtype=kind)
 
     def from_stored(self, stored: Array) -> Array:
@@ -101,11 +106,12 @@ class FieldDescription:
 
 @dataclass(frozen=True, slots=True)
 class DataDescription:
-    """The name of a data set, its fields in the recipe's order, and whom to credit."""
+    """The name of a data set, its fields in the recipe's order, whom to credit, and how its text was made into numbers."""
 
     name: str
     fields: tuple[FieldDescription, ...]
     attribution: str = ""
+    coding: Coding | None = None
 
     def __getitem__(self, name: str) -> FieldDescription:
         return next(f for f in self.fields if f.field.name == name)
@@ -127,9 +133,11 @@ class DataDescription:
                         "classes": list(f.classes),
                         "fit": f.fit,
                         "rate": f.rate,
+                        "axis": f.axis,
                     }
                     for f in self.fields
                 ],
+                "coding": None if self.coding is None else self.coding.to_raw(),
             },
             sort_keys=True,
         )
@@ -137,17 +145,20 @@ class DataDescription:
     @staticmethod
     def from_json(text: str) -> DataDescription:
         """Reads `to_json`. Raises ValueError for anything else."""
+        from dslc.data.coding import Coding  # here: only text has one
+
         try:
             raw = json.loads(text)
             fields = tuple(
                 FieldDescription(
                     Field(str(f["name"]), str(f["dtype"]), tuple(int(s) for s in f["shape"])),
-                    _factor(f["scale"], f["shape"]),
-                    _factor(f["shift"], f["shape"]),
+                    _factor(f["scale"], f["shape"], int(f.get("axis", 0))),
+                    _factor(f["shift"], f["shape"], int(f.get("axis", 0))),
                     None if f["full"] is None else float(f["full"]),
                     tuple(str(c) for c in f["classes"]),
                     str(f.get("fit", "stretch")),
                     None if f.get("rate") is None else int(f["rate"]),
+                    int(f.get("axis", 0)),
                 )
                 for f in raw["fields"]
             )
@@ -156,16 +167,17 @@ class DataDescription:
                 raise ValueError(f"unknown dtype {min(unknown)!r}")
             if any(f.fit not in FITS for f in fields):
                 raise ValueError("unknown fit of pictures")
-            return DataDescription(str(raw["name"]), fields, str(raw["attribution"]))
+            coding = None if raw.get("coding") is None else Coding.from_raw(raw["coding"])
+            return DataDescription(str(raw["name"]), fields, str(raw["attribution"]), coding)
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"no data description: {error!r}") from error
 
 
-def _factor(raw: object, shape: list[int]) -> Factor:
+def _factor(raw: object, shape: list[int], axis: int) -> Factor:
     if not isinstance(raw, list):
         return float(raw)  # type: ignore[arg-type]
-    if not shape or len(raw) != shape[0]:
-        raise ValueError("scaling needs a number for each place of the first axis")
+    if not 0 <= axis < len(shape) or len(raw) != shape[axis]:
+        raise ValueError("scaling needs a number for each place of its axis")
     return tuple(float(number) for number in raw)
 
 

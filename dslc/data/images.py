@@ -143,6 +143,8 @@ class Pictures:
     geometry: Geometry
     masks: bool = False
 
+    costly = True
+
     @property
     def dtype(self) -> np.dtype[np.uint8]:
         return np.dtype(np.uint8)

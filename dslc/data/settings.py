@@ -15,7 +15,9 @@ from dslc.ir.recipe import DataOption
 class Settings:
     """`test` is the share of the training examples to hold out; `normalize` brings the first field to mean 0 and deviation 1.
 
-    The others are for some sources only: `fit` of pictures, `columns` of a table, `count` and `seed` of generated examples.
+    The others are for some sources only: `fit` of pictures, `columns` of a table, `count` and `seed` of generated examples; of text the
+    `level` of its symbols or the file of a tokenizer, the most symbols of a `vocabulary`, how its `rows` are laid out, from symbol to symbol
+    the `stride` of windows, what `documents` are, and how many batches of like length come from one `bucket`.
     """
 
     test: float | None = None
@@ -24,8 +26,16 @@ class Settings:
     columns: tuple[str, ...] = ()
     count: int | None = None
     seed: int | None = None
+    level: str | None = None
+    vocabulary: int | None = None
+    rows: str | None = None
+    stride: int | None = None
+    documents: str | None = None
+    bucket: int | None = None
 
 
+ROWS = ("windows", "packed", "documents")
+DOCUMENTS = ("file", "lines", "paragraphs")
 ALWAYS = ("test", "normalize")
 
 
@@ -62,7 +72,12 @@ def _wrong(name: str, value: DataOption) -> str | None:
                 isinstance(value, tuple) and bool(value) and all(isinstance(v, str) for v in value),
                 'a list of names, such as ["x", "y"]',
             )
-        case "count":
+        case "level":
+            ok, wanted = isinstance(value, str) and bool(value), '"bytes", "characters", "words" or the file of a tokenizer'
+        case "rows" | "documents":
+            listed = ROWS if name == "rows" else DOCUMENTS
+            ok, wanted = value in listed, f"one of {', '.join(repr(v) for v in listed)}"
+        case "count" | "vocabulary" | "stride" | "bucket":
             ok, wanted = whole and isinstance(value, int) and value > 0, "a positive whole number"
         case _:
             ok, wanted = whole and isinstance(value, int) and 0 <= value < 2**63, "a whole number, not negative"

@@ -122,6 +122,8 @@ class Sounds:
     length: int
     rate: int
 
+    costly = True
+
     @property
     def dtype(self) -> np.dtype[np.float32]:
         return np.dtype(np.float32)

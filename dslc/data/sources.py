@@ -21,10 +21,22 @@ from dslc.data.table import read_csv
 from dslc.diagnostics import DiagnosticError, Span
 from dslc.ir.recipe import DataOption
 
-NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "shapes")
-FILES = ("npz", "csv")
-FOLDERS = ("images", "pairs", "coco", "wav")
-_TAKEN = {"csv": ("columns",), "shapes": ("count", "seed"), "images": ("fit",), "pairs": ("fit",), "coco": ("fit",)}
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "shapes", "tones", "brown")
+FILES = ("npz", "csv", "text", "series")
+FOLDERS = ("images", "pairs", "coco", "wav", "text")
+_TEXT = ("level", "vocabulary", "rows", "stride", "documents", "bucket")
+_TAKEN = {
+    "csv": ("columns",),
+    "shapes": ("count", "seed"),
+    "tones": ("count", "seed"),
+    "images": ("fit",),
+    "pairs": ("fit",),
+    "coco": ("fit",),
+    "text": _TEXT,
+    "brown": _TEXT,
+    "series": ("columns", "stride"),
+}
+_ORDERED = ("text", "brown", "series")  # held out by place: a share of the end, not of the examples
 
 
 def open_data(
@@ -53,6 +65,8 @@ def open_data(
             )
         settings = read_settings(options or {}, source, _TAKEN.get(kind, ()))
         places = [*folders, base or Path.cwd()]
+        if kind in _ORDERED:
+            return _open_ordered(kind, file, fields, folders, places, settings)
         if not colon:
             data = _open_named(source, fields, folders, settings)
         elif kind in FILES:
@@ -63,6 +77,17 @@ def open_data(
     except DiagnosticError as error:
         placed = (replace(d, span=d.span or span) for d in error.diagnostics)
         raise DiagnosticError(*placed, sources=error.sources) from error.__cause__
+
+
+def _open_ordered(
+    kind: str, name: str, fields: Sequence[Field], folders: Sequence[Path], places: Sequence[Path], settings: Settings
+) -> DataSet:
+    """What is no heap of examples, but a text or a series."""
+    from dslc.data import series, text  # here: every start imports this file
+
+    if kind == "series":
+        return series.open_series(name, fields, places, settings)
+    return text.open_text(name, fields, places, settings) if kind == "text" else text.open_brown(fields, folders, settings)
 
 
 def _open_folder(kind: str, name: str, fields: Sequence[Field], places: Sequence[Path], settings: Settings) -> DataSet:
@@ -78,6 +103,10 @@ def _open_named(name: str, fields: Sequence[Field], folders: Sequence[Path], set
     """A set of pictures with class labels. Its parts go to the recipe's fields by kind: one number is the label, else the image."""
     if name == "shapes":
         return open_shapes(fields, settings.count or COUNT, settings.seed or 0)
+    if name == "tones":
+        from dslc.data import tones
+
+        return tones.open_tones(fields, settings.count or tones.COUNT, settings.seed or 0)
     channels, side, full = {"digits": (1, 8, digits.FULL), "cifar10": (3, 32, 255)}.get(name, (1, 28, 255))
     roles = {f.name: _role(name, f, channels, side) for f in fields}
     if name == "digits":

@@ -1,4 +1,4 @@
-"""DL0701 to DL0715: data sets, from a name, a file or Python."""
+"""DL0701 to DL0717: data sets, from a name, a file or Python."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ EXPLANATIONS = (
         "DL0701",
         "There is no such data source",
         """
-        A recipe names its data: "digits" comes with dslc, "shapes" is drawn; "fashion-mnist", "mnist" and "cifar10" are read in their
-        published formats; "npz:FILE" and "csv:FILE" read files of your own, "images:FOLDER/", "pairs:FOLDER/", "coco:FOLDER/" and
-        "wav:FOLDER/" folders. Data that Python makes is given to `dslc.Trainer(..., data=...)`. See data.md.
+        A recipe names its data: "digits" comes with dslc, "shapes" and "tones" are made; "fashion-mnist", "mnist", "cifar10" and "brown"
+        are read in their published formats; "npz:FILE", "csv:FILE", "series:FILE" and "text:FILE" read files of your own,
+        "images:FOLDER/", "pairs:FOLDER/", "coco:FOLDER/", "wav:FOLDER/" and "text:FOLDER/" folders. Data that Python makes is given to
+        `dslc.Trainer(..., data=...)`. See data.md.
         """,
         'data image: f32[N, 64], label: i64[N] from "digit"',
         'data image: f32[N, 64], label: i64[N] from "digits"',
@@ -170,6 +171,28 @@ EXPLANATIONS = (
         """,
         'data image: f32[N, 3, 512, 512] from "npz:million_images.npz"',
         'data image: f32[N, 3, 512, 512] from "images:million_images/"',
+        "text",
+    ),
+    Explanation(
+        "DL0716",
+        "Text that the vocabulary cannot spell",
+        """
+        A network that was trained on characters knows those of its text. Where a vocabulary is smaller than the text needs, its first
+        symbol stands for all others; where it has them all, nothing does, and another character is refused.
+        """,
+        "dslc run gpt --weights gpt.safetensors --input tokens='text:\u20ac 5'",
+        "dslc run gpt --weights gpt.safetensors --input tokens='text:5 Euros'",
+        "sh",
+    ),
+    Explanation(
+        "DL0717",
+        "The library that reads this tokenizer is not installed",
+        """
+        A `tokenizer.json` may describe any of many algorithms; Hugging Face's library `tokenizers` reads them all. BERT's `vocab.txt`,
+        bytes, characters and words need no library.
+        """,
+        'data x: i64[N, 64], y: i64[N, 64] from "text:book.txt" with level = "tokenizer.json"',
+        "pip install 'dslc[text]'",
         "text",
     ),
 )
