@@ -274,26 +274,15 @@ def _conv_transpose(torch: Any, op: Op) -> Entry:
 # ------------------------------------------------------------------------------------------- pooling, images, norms
 
 
-@entry("max_pool1d", "max_pool2d", "max_pool3d")
-def _max_pool(torch: Any, op: Op) -> Entry:
+@entry("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _pool(torch: Any, op: Op) -> Entry:
     rank = int(op.kind[8])
     window = several(op.attr("window"), "window", rank)
     stride = window if op.attr("stride") is None else several(op.attr("stride"), "stride", rank)
-    ceil_mode = op.attr("ceil_mode")
+    more = {name: op.attr(name) for name in ("ceil_mode", "count_include_pad") if name in dict(op.attrs)}
     function = getattr(torch.nn.functional, op.kind)
     padding = _even(op, rank)
-    return lambda x: function(x, window, stride, padding, 1, ceil_mode)
-
-
-@entry("avg_pool1d", "avg_pool2d", "avg_pool3d")
-def _avg_pool(torch: Any, op: Op) -> Entry:
-    rank = int(op.kind[8])
-    window = several(op.attr("window"), "window", rank)
-    stride = window if op.attr("stride") is None else several(op.attr("stride"), "stride", rank)
-    count_include_pad = op.attr("count_include_pad")
-    function = getattr(torch.nn.functional, op.kind)
-    padding = _even(op, rank)
-    return lambda x: function(x, window, stride, padding, False, count_include_pad)
+    return lambda x: function(x, window, stride, padding, **more)
 
 
 @entry("global_avg_pool")
