@@ -29,6 +29,7 @@ from dslc.transforms.constant_folding import constant_folding
 from dslc.transforms.cse import cse
 from dslc.transforms.dead_code import dead_code
 from dslc.transforms.expand import expand_composites
+from dslc.transforms.loops import out_of_loops
 from dslc.transforms.simplify import simplify
 from dslc.transforms.split_sums import split_sums
 from dslc.verify import check_kernels, check_pass
@@ -39,6 +40,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
     ("autodiff", differentiate),  # before expansion: a composite with a gradient of its own (softmax) has a better one
     ("expand", expand_composites),
     ("simplify", simplify),  # after autodiff: it drops stop_gradient
+    ("loops", out_of_loops),  # after expansion, which shows the products, and before sums are cut
     ("split sums", split_sums),  # after expansion, which makes most of them
     ("constant folding", constant_folding),
     ("cse", cse),

@@ -25,13 +25,19 @@ def differentiate(graph: Graph) -> Graph:
     builder = Builder(graph.inputs, graph.ops)
     builder.ops = []
     renamed: dict[Value, Value] = {}
+    known = set(graph.inputs)
     for op in graph.ops:
-        op = in_regions(op.with_inputs(tuple(renamed.get(value, value) for value in op.inputs)), differentiate)
+        known.update(op.outputs)
         if op.kind != "grad":
+            op = in_regions(op.with_inputs(tuple(renamed.get(value, value) for value in op.inputs)), differentiate)
             builder.ops.append(op)
-            continue
-        loss, *wrt = op.inputs
-        renamed.update(zip(op.outputs, gradients(builder, loss, wrt), strict=True))
+        elif op.outputs[0] not in renamed:
+            # One sweep for all gradients of a loss: its loops are run backwards once.
+            same = [o for o in graph.ops if o.kind == "grad" and o.inputs[0] == op.inputs[0] and o.outputs[0] not in renamed]
+            same = [o for o in same if known.issuperset(o.inputs)]
+            loss, *wrt = (renamed.get(value, value) for value in (op.inputs[0], *(v for o in same for v in o.inputs[1:])))
+            builder.span = op.span
+            renamed.update(zip((v for o in same for v in o.outputs), gradients(builder, loss, wrt), strict=True))
     return Graph(graph.inputs, tuple(builder.ops), tuple(renamed.get(value, value) for value in graph.outputs))
 
 
