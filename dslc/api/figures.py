@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from dslc.ir import dims
@@ -14,7 +15,8 @@ from dslc.lowering.steps import Lowered, Step
 
 def program_flops(lowered: Lowered) -> tuple[int, int]:
     """(fixed, an example): a call with batch n does fixed + n * an example operations."""
-    once, twice = (sum(step_flops(s, batch) for s in lowered.steps) for batch in (1, 2))
+    runs = [math.prod(loop.length for loop in lowered.loops if loop.begin <= n < loop.end) for n in range(len(lowered.steps))]
+    once, twice = (sum(times * step_flops(s, batch) for times, s in zip(runs, lowered.steps, strict=True)) for batch in (1, 2))
     return (2 * once - twice, twice - once) if lowered.source.batch else (once, 0)
 
 

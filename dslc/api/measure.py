@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from dslc.api.figures import step_flops
 from dslc.backends.cpu.build import KernelSource, Workers
 from dslc.backends.cpu.target import host_target
-from dslc.ir.plan import BufferPlan, ExecutablePlan, KernelPlan, ProgramPlan, StepPlan, concrete, scales
+from dslc.ir.plan import INDEX, BufferPlan, ExecutablePlan, KernelPlan, ProgramPlan, StepPlan, concrete, scales
 from dslc.lowering.steps import Step
 from dslc.options import Options
 from dslc.runtime.cache import Cache
@@ -104,10 +105,18 @@ def profile(
     total = sum(medians) or 1.0
     rows = []
     for number, (plan, step, seconds) in enumerate(zip(program.plan.steps, steps, medians, strict=True)):
-        moved = sum(_bytes(program.plan.buffers[index], batch) for index in {i for i, _ in plan.args if i >= 0})
+        runs = program.plan.runs(number)
+        moved = runs * sum(_traffic(program.plan, plan, index, batch) for index in {i for i, _ in plan.args if i >= 0})
         span = max(seconds, 1e-9)
-        rows.append(Row(number, plan.label, plan.span, seconds, seconds / total, step_flops(step, batch) / span / 1e9, moved / span / 1e9))
+        flops = runs * step_flops(step, batch)
+        rows.append(Row(number, plan.label, plan.span, seconds, seconds / total, flops / span / 1e9, moved / span / 1e9))
     return rows
+
+
+def _traffic(program: ProgramPlan, step: StepPlan, index: int, batch: int) -> float:
+    """Bytes of a buffer that one run of a step touches: of a sequence that a loop walks only an element."""
+    walked = {m.loop for m in step.moves if step.args[m.argument][0] == index and m.counts == INDEX}
+    return _bytes(program.buffers[index], batch) / math.prod(program.loops[n].length for n in walked)
 
 
 def _bytes(buffer: BufferPlan, batch: int) -> int:

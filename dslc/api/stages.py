@@ -86,15 +86,22 @@ def paired(program: CompiledProgram) -> list[tuple[Step, StepPlan, bool]]:
 
 
 def clusters_text(program: CompiledProgram) -> str:
-    """The fused operators: one line a kernel call, with what it reads and writes."""
+    """The fused operators: one line a kernel call, with what it reads and writes; what a loop runs again and again stands inside it."""
     lines = []
+    loops = program.lowered.loops
     for number, (step, plan, early) in enumerate(paired(program)):
+        depth = sum(loop.begin < number < loop.end for loop in loops)
+        for loop in loops:
+            if loop.begin == number:
+                how = " backwards" if loop.reverse else ""
+                lines.append(f"     {'  ' * depth}for {loop.length} iterations{how}  {loop.op.span or ''}".rstrip())
+                depth += 1
         written = {v.id for v in step.writes}
         reads = ", ".join(f"{_name(program, n)}" for v, n in _arguments(step.args, plan.args) if v.id not in written)
         writes = ", ".join(f"{_name(program, n)}" for v, n in _arguments(step.args, plan.args) if v.id in written)
         how = (" serial" if step.serial else "") + (" when weights change" if early else "")
         barrier = "  -- threads meet --" if plan.barrier else ""
-        lines.append(f"{number:3d}  {writes} = {step.label}({reads}){how}  {plan.span}{barrier}")
+        lines.append(f"{number:3d}  {'  ' * depth}{writes} = {step.label}({reads}){how}  {plan.span}{barrier}")
     return "\n".join(lines) + "\n"
 
 
@@ -158,20 +165,30 @@ class Life:
 
 
 def lives(plan: ProgramPlan) -> list[Life]:
-    """The arena's buffers in the order of their offsets."""
+    """The arena's buffers in the order of their offsets. What a loop and steps outside of it use lives through the whole loop."""
     used: dict[int, list[int]] = {}
     for number, step in enumerate(plan.steps):
         for index, _ in step.args:
             if index >= 0:
                 used.setdefault(index, []).append(number)
-    found = [Life(plan.buffers[i], min(at), max(at)) for i, at in used.items() if plan.buffers[i].region in ("fixed", "batch", "thread")]
+    found = [Life(plan.buffers[i], *_span(plan, at)) for i, at in used.items() if plan.buffers[i].region in ("fixed", "batch", "thread")]
     return sorted(found, key=lambda life: (life.buffer.region, life.buffer.offset, life.first))
+
+
+def _span(plan: ProgramPlan, at: list[int]) -> tuple[int, int]:
+    first, last = min(at), max(at)
+    for loop in reversed(plan.loops):
+        inside = [loop.contains(n) for n in at]
+        if any(inside) and not all(inside):
+            first, last = min(first, loop.begin), max(last, loop.end - 1)
+    return first, last
 
 
 def memory_text(plan: ProgramPlan) -> str:
     """The plan of the arena: every buffer with its place and the steps in which it is alive."""
     unit = {"fixed": "bytes", "batch": "bytes an example", "thread": "bytes a thread"}
     lines = [f"arena: {plan.fixed_bytes:,} bytes + {plan.batch_bytes:,} bytes an example + {plan.thread_bytes:,} bytes a thread"]
+    lines += [f"loop: steps {loop.begin:3d}-{loop.end - 1:3d}, {loop.length:,} iterations" for loop in plan.loops]
     for life in lives(plan):
         b = life.buffer
         lines.append(

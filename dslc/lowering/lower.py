@@ -61,9 +61,10 @@ def _arranged(state: Lowering, begin: Callable[[], tuple[Lowering, Sequence[Targ
             return _arrange(*begin(), excluded)
         except Stuck as stuck:
             excluded |= {stuck.value}
-            for kept, before in ((state.places, places), (state.over, over)):
-                kept.clear()
-                kept.update(before)  # type: ignore[call-overload]
+            state.places.clear()
+            state.places.update(places)
+            state.over.clear()
+            state.over.update(over)
 
 
 def _arrange(state: Lowering, targets: Sequence[Target], excluded: frozenset[Value]) -> Arranged:
