@@ -128,7 +128,7 @@ class LoopPlan:
 class StepPlan:
     """One kernel call: `kernel` names a `KernelPlan`; an argument is (buffer index, byte offset) or (IMMEDIATE, value).
 
-    `serial`: only thread 0 runs it. `barrier`: all threads meet after it. `label` and `span` (file:line:column) are for profiles.
+    `serial`: only thread 0 runs it, the whole of it. `barrier`: all threads meet after it. `label` and `span` (file:line:column) are for profiles.
     `moves`: arguments whose address depends on the iteration of loops around the step.
     """
 

@@ -11,12 +11,13 @@ from dslc.ir.loops import Acc, Const, ContractionMap, Expr, Read, Reader
 from dslc.ir.module import PortKind
 from dslc.ir.types import TensorType
 from dslc.lowering.contraction import Contraction
-from dslc.lowering.fuse import Nest, body_of, index_of, value_at
+from dslc.lowering.fuse import NOMINAL_BATCH, Nest, body_of, index_of, value_at
 from dslc.lowering.indices import rewrite
 from dslc.lowering.kernels import kernels_of
 from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import Operand, copy_nest, default_layout, describe, needs_scratch, operand_read, overhang, with_operands
 from dslc.lowering.packing import packed
+from dslc.lowering.schedule import SMALL_WORK
 from dslc.lowering.schedules import Schedule
 from dslc.lowering.steps import Lowering, Place, Step, may_overlap
 from dslc.lowering.tiling import plan as plan_tiles
@@ -131,7 +132,9 @@ def _part_steps(state: Lowering, nest: Nest, contraction: Contraction, args: tup
         args = (*args[:position], packed_value, *args[position + 1 :])
         steps += [copy] if copy is not None else []
     reads = frozenset(args) - {nest.value}
-    return [*steps, Step(contraction, args, reads, frozenset({nest.value}), False, nest.contraction.kind, nest.span)]
+    # outside of loops a barrier for little work is one of few
+    serial = bool(state.around) and contraction.flops(NOMINAL_BATCH) < 2 * SMALL_WORK
+    return [*steps, Step(contraction, args, reads, frozenset({nest.value}), serial, nest.contraction.kind, nest.span)]
 
 
 def _pack(state: Lowering, contraction: Contraction, value: Value, operand: str) -> tuple[Contraction, Value, Step | None]:

@@ -22,7 +22,7 @@ Waiting is: spin, then, inside a job, spin with a sched_yield now and then, then
   640 + 128 * share: CLAIM, the epoch in which this share was last claimed; then the thread id of worker `share`
 
 A job: [threads, batch, profile, number of groups that will be published] then groups of three words [first row, end row, shares], then a
-zero word. A row: [kernel, words in this row, flags (1: serial), number of the row, arguments ...]. A profile, where not 0, is for each
+zero word. A row: [kernel, words in this row, flags (1: serial: one share of one), number of the row, arguments ...]. A profile, where not 0, is for each
 row and share when it last began and ended and how long it ran in all, in nanoseconds.
 
 A *loop* is between two marks among the groups, [loop, 0: begin or 1: end, 0 shares]: its groups stand in the job once and are published
@@ -303,14 +303,15 @@ run:
   %kernel = load ptr, ptr %row
   %args.word = getelementptr i8, ptr %row, i64 32
   %args = ptrtoint ptr %args.word to i64
+  %parts = select i1 %serial, i64 1, i64 %threads
   %timed = icmp ne i64 %profile, 0
   br i1 %timed, label %measure, label %plain
 plain:
-  %status.plain = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %threads, i64 %batch)
+  %status.plain = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %parts, i64 %batch)
   br label %check
 measure:
   %begin = call i64 @now()
-  %status.timed = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %threads, i64 %batch)
+  %status.timed = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %parts, i64 %batch)
   %finish = call i64 @now()
   %line = mul i64 %number, %threads
   %cell = add i64 %line, %share
