@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -59,10 +59,11 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
+Make = Callable[..., Any]
 
 
-def case(*types: tuple[DType, tuple[Any, ...]], batch: bool = False, **buffers: tuple[DType, tuple[int, ...]]) -> Any:
-    def register(make: Any) -> Any:
+def case(*types: tuple[DType, tuple[Any, ...]], batch: bool = False, **buffers: tuple[DType, tuple[int, ...]]) -> Callable[[Make], Make]:
+    def register(make: Make) -> Make:
         CASES[make.__name__] = Case(small(types, make, buffers, batch), types, buffers)
         return make
 
