@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dslc.ops import activations as activations
 from dslc.ops import adaptive as adaptive
+from dslc.ops import attention as attention
 from dslc.ops import audio as audio
 from dslc.ops import augment as augment
 from dslc.ops import boxes as boxes

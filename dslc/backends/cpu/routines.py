@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from dslc.backends.cpu.attention import attention_forward
+from dslc.backends.cpu.attention_gradient import attention_backward
 from dslc.backends.cpu.lattices import band_row, ctc_row, edit_row
 from dslc.backends.cpu.slices import update_slice
 from dslc.backends.cpu.sorting import Words, integers, sort_row, top_row, true_positions
@@ -203,5 +205,7 @@ ROUTINES: dict[str, Callable[[Routine, int], str]] = {
     "suppress": suppress,
     "ctc": lanes(ctc_row),
     "band": lanes(band_row),
+    "attention_forward": attention_forward,
+    "attention_backward": attention_backward,
 }
 """Each by the name that operators use; its docstring says what operands, sizes and settings mean."""

@@ -23,6 +23,7 @@ only; p is a pointer, i a position in elements, n a number of lanes from 0 to W,
     vsin  vcos  vtan  vasin  vacos  vatan  vatan2  vpow  vfmod
     ifloordiv  imod  ushr                               integers; NumPy's floor division and remainder
     reduce_add_T(v, ...)  reduce_mul_T  reduce_max_T  reduce_min_T    of 16 canonical lanes; reduce_any, reduce_all of masks
+    stack_T(n)  transpose_T(p, i, s, q, j, t)  vlarger_T  vexp_flushed_T  reduce_top_T    for kernels that work on blocks: `blocks.py`
     philox_bits(seed, stream, counter, iv)  uniform_f32(bits)  uniform_f64(bits)
     @tile("void(ptr_T, intp, T, ...)")                  a function that the kernel calls
 """
@@ -40,6 +41,7 @@ from numba.extending import intrinsic, lower_builtin, type_callable
 
 from dslc.backends.cpu import halves, integers, mathlib, random
 from dslc.backends.cpu.addresses import arg, offset, pointer_to, prefetch
+from dslc.backends.cpu.blocks import block_functions
 from dslc.backends.cpu.lanes import (
     CANONICAL_LANES,
     ELEMENTS,
@@ -416,7 +418,7 @@ def _vectors(width: int) -> dict[str, Any]:
             made[f"reduce_add_{element.name}"] = _reduction("reduce_add", element, width, operator.add)
             made[f"reduce_mul_{element.name}"] = _reduction("reduce_mul", element, width, operator.mul)
         if kind == "f" or element.name in ("i32", "i64"):
-            made |= tree_functions(element, width)
+            made |= tree_functions(element, width) | block_functions(element, width)
     for name in ("i32", "i64"):
         made[f"iota_{name}"] = _iota(ELEMENTS[name], width)
     made["reduce_any"] = _reduction("reduce_any", ELEMENTS["bool"], width, operator.or_)
