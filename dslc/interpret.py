@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,26 @@ def evaluate(graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int] | Non
             for value, array in zip(op.outputs, results, strict=True):
                 values[value] = _checked(value, _converted(array, value.type.dtype, wide), bound, op.kind)
     return values
+
+
+def walk(
+    graph: Graph, arrays: Sequence[Any], sizes: Mapping[str, int] | None = None
+) -> Iterator[tuple[Op, list[Array], tuple[Array, ...]]]:
+    """Each operation with its operands and results, in order. A value is forgotten when nothing reads it any more."""
+    given = [np.asarray(array) for array in arrays]
+    bound = _bind(graph.inputs, given, sizes or {})
+    last = {value: number for number, op in enumerate(graph.ops) for value in op.inputs}
+    values = {value: _converted(array, value.type.dtype, False) for value, array in zip(graph.inputs, given, strict=True)}
+    for number, op in enumerate(graph.ops):
+        operands = [values[value] for value in op.inputs]
+        with np.errstate(all="ignore"):
+            made = _run(op, operands, bound, False)
+            results = tuple(_converted(array, value.type.dtype, False) for value, array in zip(op.outputs, made, strict=True))
+        values |= {value: array for value, array in zip(op.outputs, results, strict=True) if value in last}
+        yield op, operands, results
+        for value in op.inputs:
+            if last[value] == number:
+                values.pop(value, None)
 
 
 def _run(op: Op, arrays: list[Array], sizes: Mapping[str, int], wide: bool) -> tuple[Array, ...]:

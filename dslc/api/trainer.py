@@ -22,6 +22,7 @@ from dslc.runtime.executable import Program as RuntimeProgram
 from dslc.training import EpochReport, Fit, Observer, RunInfo, checkpoint_path, open_recipe_data
 from dslc.training.cycle import Cycle
 from dslc.training.evaluation import PythonMetric, python_metrics
+from dslc.training.finite import LARGEST_COPY, Trouble
 
 if TYPE_CHECKING:
     from dslc.api.stages import Stages
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 TRAIN, UPDATE, EVALUATE = "train", "update", "evaluate"
 T = TypeVar("T")
+Tracer = Callable[[str, "Mapping[str, Array] | None", Mapping[str, float | int]], "Trouble | None"]
 _COUNTER = "counter"  # a program's name for the number of the step
 
 
@@ -42,7 +44,9 @@ class Trainer:
     goes on from there. `observers` watch (see `dslc.training`), or are made for the recipe by a function; nothing is printed.
     `metrics` are functions by name: each is called after an evaluation with arrays over the whole test split, and gives a number. Its
     parameters are names in the recipe, of data or of tensors with a row for each example: `metrics={"mAP": lambda boxes, label: ...}`.
-    `verify` checks every pass and every kernel against the interpreter first; `tune` measures tiles, as in `dslc.compile`.
+    `verify` checks every pass and every kernel against the interpreter first; `tune` measures tiles, as in `dslc.compile`. With `check` NaN
+    and infinities stop training with a report of the operation that made them (DL0726), for which a copy is kept of what training changes;
+    `replay` is the command that the report names for making the step again.
 
     Errors: DiagnosticError with everything that is wrong with the source, DL07xx for data and settings.
     """
@@ -72,6 +76,8 @@ class Trainer:
         metrics: Mapping[str, Callable[..., Any]] | None = None,
         verify: bool = False,
         tune: bool = False,
+        check: bool = True,
+        replay: str = "",
         progress: Progress | None = None,
         tuned: Callable[[Tuned], None] | None = None,
     ):
@@ -95,8 +101,9 @@ class Trainer:
             begin_averages(self._executable)
         self._own: dict[str, float | int] = {}  # settings of `train_on`
         self._cycle = Cycle(self.recipe)
-        self._program = CompiledRecipe(self._executable, self.recipe, collect)
-        info = RunInfo(self._ready.artifact.source, self._executable.threads, tuple(sorted(versions().items())))
+        self._source = request.source
+        self._program = CompiledRecipe(self._executable, self.recipe, collect, self._trace)
+        info = RunInfo(self._ready.artifact.source, self._executable.threads, tuple(sorted(versions().items())), replay)
         self._fit = Fit(
             self.recipe,
             self._program,
@@ -107,6 +114,8 @@ class Trainer:
             observers=observers(self.recipe) if callable(observers) else observers,
             log_every=log_every,
             metrics=_unlike(hooks, self.recipe),
+            check=check,
+            room=self._room(),
         )
 
     def __iter__(self) -> Iterator[EpochReport]:
@@ -116,6 +125,30 @@ class Trainer:
     def fit(self) -> tuple[EpochReport, ...]:
         """Train to the end of the recipe; the reports of all epochs."""
         return self._fit.run()
+
+    def replay(self, step: int) -> Mapping[str, float]:
+        """Makes step number `step` again, from 1: its metrics, or DL0726 with the operation where NaN or an infinity begins.
+
+        It begins where a failed run of this folder ended, at the checkpoint, or here, whichever is nearest before; the run stands there then.
+        """
+        return self._fit.replay(step)
+
+    def _trace(self, name: str, batch: Mapping[str, Array] | None, settings: Mapping[str, float | int]) -> Trouble | None:
+        """The first operation of a call of the program `name` that goes wrong."""
+        from dslc.api.trace import trace
+        from dslc.compiler import transform
+        from dslc.ir.module_text import parse_module
+
+        module = self._ready.compiled.module if self._ready.compiled is not None else parse_module(self._ready.artifact.graph)
+        program = module.programs[name]
+        sources = {**module.sources, self._source.file: self._source.text}
+        return trace(program, transform(program, {})[0].graph, self._executable.view, batch or {}, settings, sources)
+
+    def _room(self) -> int:
+        """Bytes that a copy of what training changes may take."""
+        if self.recipe.budget is None:
+            return LARGEST_COPY
+        return min(LARGEST_COPY, self.recipe.budget - most_memory(self.recipe, self._ready.plan, self.data.train.count))
 
     def train_on(self, /, **batch: Array) -> Mapping[str, SupportsFloat]:
         """One update on a batch of the caller's: the recipe's data and its position stay as they are. Returns loss and metrics.
@@ -272,8 +305,9 @@ class CompiledSteps:
 class CompiledRecipe:
     """The programs of a recipe as the training loop wants them (`dslc.training.TrainingProgram`)."""
 
-    def __init__(self, executable: Executable, recipe: Recipe, collect: Sequence[str] = ()):
-        """`collect`: names that metrics in Python want; the data among them are put into batches too."""
+    def __init__(self, executable: Executable, recipe: Recipe, collect: Sequence[str] = (), trace: Tracer | None = None):
+        """`collect`: names that metrics in Python want; the data among them are put into batches too. `trace` looks into a program."""
+        self._trace = trace
         self._executable = executable
         phases = Cycle(recipe).phases
         trained = [executable.program(name) for name in training_programs(recipe)]
@@ -308,6 +342,10 @@ class CompiledRecipe:
         """The metrics with `training` false; those with a state are of all batches since `reset`."""
         names = self._evaluate_inputs
         return self._evaluate(batch if names is None else {n: batch[n] for n in names})
+
+    def trace(self, phase: str, batch: Mapping[str, Array] | None, settings: Mapping[str, float | int]) -> Trouble | None:
+        """The first operation of the next step, or of its update where `batch` is None, that makes NaN or an infinity of numbers."""
+        return self._trace(_of(TRAIN if batch is not None else UPDATE, phase), batch, settings) if self._trace is not None else None
 
     def reset(self) -> None:
         """Forget what metrics have counted, and gradients that no update took."""
@@ -353,9 +391,13 @@ def _settings(program: RuntimeProgram) -> tuple[tuple[str, str], ...]:
 
 def within_budget(recipe: Recipe, plan: ExecutablePlan, examples: int) -> None:
     """Refuses a training step that would take more memory than the recipe's `budget`, before it is taken (DL0730)."""
-    needed = max(memory_report(plan, name, min(recipe.batch, examples)).total for name in training_programs(recipe))
-    updates = [program.name for program in plan.programs if program.name.partition(".")[0] == UPDATE]
-    needed = max([needed, *(memory_report(plan, name).total for name in updates)])
+    needed = most_memory(recipe, plan, examples)
     if recipe.budget is not None and needed > recipe.budget:
         what = f"a step of '{recipe.name}' at batch {recipe.batch} takes {needed:,} bytes; the budget is {recipe.budget:,}"
         raise DiagnosticError(Diagnostic("DL0730", what, recipe.span, hint="train with a smaller batch, or raise `budget`"))
+
+
+def most_memory(recipe: Recipe, plan: ExecutablePlan, examples: int) -> int:
+    """Bytes of the step that takes most."""
+    steps = [memory_report(plan, name, min(recipe.batch, examples)).total for name in training_programs(recipe)]
+    return max(steps + [memory_report(plan, p.name).total for p in plan.programs if p.name.partition(".")[0] == UPDATE])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,18 +28,22 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Of initial values, order of the data and random operators.")
 @click.option("--folder", type=click.Path(path_type=Path), default=".", help="Where checkpoint, log and curves go.")
 @click.option("--log/--no-log", default=True, help="Write RECIPE.jsonl and RECIPE.svg, the log and the curves.")
+@click.option("--check/--no-check", default=True, help="Stop where NaN or an infinity comes up, and say which operator made it.")
+@click.option("--replay", type=int, metavar="STEP", help="Make one step of a run again, and say where in it NaN or an infinity begins.")
 @click.option("--verify", is_flag=True, help="First check every pass and every kernel against the interpreter; slow.")
 @click.option("--tune", is_flag=True, help="First measure tiles on this machine, and keep the fastest for later; the bits stay the same.")
 @compile_options
 @json_option
 def command(
     file: str, data: tuple[Path, ...], resume: bool, settings: tuple[str, ...], epochs: int | None, steps: int | None, batch: int | None,
-    seed: int | None, folder: Path, log: bool, verify: bool, tune: bool, dims: tuple[str, ...], threads: int | None, width: str | None,
-    precision: str | None, as_json: bool,
+    seed: int | None, folder: Path, log: bool, check: bool, replay: int | None, verify: bool, tune: bool, dims: tuple[str, ...],
+    threads: int | None, width: str | None, precision: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run a training recipe: progress, metrics, checkpoints, a log of JSON lines and the curves. Ctrl-C saves and exits with 130.
 
     Example: dslc train lenet --epochs 5 --set lr=1e-3
+
+    Where a step makes NaN or an infinity, training stops with the operator and its place; --replay STEP shows that again.
     """
     from dslc.api.sources import split_name
     from dslc.api.trainer import Trainer
@@ -48,11 +53,17 @@ def command(
     progress = Compiling()
     trainer = Trainer(
         path, recipe, data_folders=data, folder=folder, epochs=epochs, steps=steps, batch=batch, seed=seed,
-        settings=parse_numbers(settings), resume=resume, dims=parse_dims(dims), precision=precision, threads=threads, verify=verify,
-        tune=tune, width=int(width) if width else None, progress=progress, tuned=progress.tuned,
-        observers=lambda r: _observers(r, folder, log, resume, as_json),
+        settings=parse_numbers(settings), resume=resume and replay is None, dims=parse_dims(dims), precision=precision, threads=threads,
+        verify=verify, tune=tune, width=int(width) if width else None, progress=progress, tuned=progress.tuned, check=check,
+        replay=_again(
+            file, data=data, set=settings, epochs=epochs, steps=steps, batch=batch, seed=seed, folder=folder if folder != Path() else None,
+            dim=dims, precision=precision,
+        ),
+        observers=lambda r: [] if replay is not None else _observers(r, folder, log, resume, as_json),
     )  # fmt: skip
     progress.end()
+    if replay is not None:
+        return _replayed(trainer, replay, as_json)
     if not as_json:
         _headline(trainer, progress)
     try:
@@ -62,6 +73,26 @@ def command(
         print(f"interrupted after step {stopped.step:,}: {where}", file=sys.stderr)
         return 130
     _last(trainer, folder, log, as_json)
+    return 0
+
+
+def _again(file: str, **options: object) -> str:
+    """The command that replays a step of this run, but for the number of the step."""
+    words = ["dslc", "train", file]
+    for name, value in options.items():
+        for one in value if isinstance(value, tuple) else () if value is None else (value,):
+            words += [f"--{name}", str(one)]
+    return shlex.join([*words, "--replay"])
+
+
+def _replayed(trainer: Trainer, step: int, as_json: bool) -> int:
+    from dslc.training.progress import shown
+
+    metrics = trainer.replay(step)
+    if as_json:
+        print_json({"recipe": trainer.recipe.name, "step": step, "metrics": dict(metrics), "finite": True})
+    else:
+        print(f"step {step:,}: {shown(metrics)}; all numbers are finite")
     return 0
 
 

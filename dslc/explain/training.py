@@ -1,4 +1,4 @@
-"""DL0720 to DL0731: settings of a run, checkpoints, and what goes wrong while training."""
+"""DL0720 to DL0732: settings of a run, checkpoints, and what goes wrong while training."""
 
 from __future__ import annotations
 
@@ -73,10 +73,13 @@ EXPLANATIONS = (
     ),
     Explanation(
         "DL0726",
-        "The loss is no longer a number",
+        "Training met NaN or an infinity",
         """
-        The loss became infinite or NaN; from there on every parameter would be NaN, so training stops. The usual causes are a learning rate
-        that is too large, a logarithm or division of zero, and data that are not scaled.
+        The loss, a parameter or a state became infinite or NaN; from there on everything would be NaN, so training stops. The step that
+        failed is made again operator by operator, and the message names the first that made NaN or an infinity of finite numbers, in the forward
+        pass, the backward pass or the update, with its place in the file. The run stands before that step, and `dslc train F --replay STEP`
+        shows it again. The usual causes are a learning rate that is too large, a logarithm, root or division of zero, and data that are not
+        scaled. `--no-check` turns the watch off.
         """,
         "dslc train net.dl --set lr=10",
         "dslc train net.dl --set lr=0.001",
@@ -133,5 +136,16 @@ EXPLANATIONS = (
         'dslc.Trainer("net.dl", metrics={"mAP": lambda *everything: ...})',
         'dslc.Trainer("net.dl", metrics={"mAP": lambda boxes, label: ...})',
         "python",
+    ),
+    Explanation(
+        "DL0732",
+        "There is no such step to replay",
+        """
+        Steps count from 1 to the end of the run. A step is replayed from the beginning, from the checkpoint or from where a failed run stopped,
+        whichever is nearest before it.
+        """,
+        "dslc train net.dl --steps 100 --replay 1000",
+        "dslc train net.dl --steps 100 --replay 100",
+        "sh",
     ),
 )

@@ -1,10 +1,14 @@
-"""The order of steps: one after the other, or the phases of a cycle in turn."""
+"""The order of steps, one after the other or the phases of a cycle in turn, and how each is made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import SupportsFloat
 
+from dslc.data.description import Array
 from dslc.ir.recipe import PhasePlan, Recipe
+from dslc.training.protocol import TrainingProgram
 
 
 class Cycle:
@@ -61,3 +65,26 @@ class Cycle:
             left -= self.order[(place + taken) % len(self.order)].accumulate
             taken += 1
         return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How a step of one kind is made."""
+
+    phase: str
+    step: Callable[[Mapping[str, Array], Mapping[str, float | int]], Mapping[str, SupportsFloat]]
+    update: Callable[[Mapping[str, float | int]], None]
+    accumulate: int
+    loss: str
+
+    @staticmethod
+    def of(program: TrainingProgram, phase: PhasePlan) -> Step:
+        if not phase.name:
+            update = program.update if phase.accumulate > 1 else _no_update
+            return Step("", program.step, update, phase.accumulate, "loss")
+        own = program.phase(phase.name)
+        return Step(phase.name, own.step, own.update, phase.accumulate, f"{phase.name}.loss")
+
+
+def _no_update(settings: Mapping[str, float | int]) -> None:
+    raise AssertionError("a step of one batch moves the parameters itself")

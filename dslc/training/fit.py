@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from time import perf_counter
 from typing import SupportsFloat
 
 from dslc.data import Batches, DataSet, Field, from_python, open_data
-from dslc.data.description import Array
 from dslc.diagnostics import Diagnostic, DiagnosticError
-from dslc.ir.recipe import PhasePlan, Recipe
+from dslc.ir.recipe import Recipe
 from dslc.training import checkpoint
 from dslc.training.checkpoint import Checkpoint, RunState, StageHook
-from dslc.training.cycle import Cycle
+from dslc.training.cycle import Cycle, Step
 from dslc.training.evaluation import Evaluation, Measured, PythonMetric, Tally
+from dslc.training.finite import LARGEST_COPY, FiniteWatch, NotFinite, Position
 from dslc.training.interrupt import Interrupted, InterruptGuard
 from dslc.training.protocol import EpochReport, Observer, RunInfo, RunReport, StepReport, TrainingProgram
+from dslc.training.replay import diagnosis, replayed
 
 _PROGRESS_SECONDS = 0.1
 _NEVER = 2**62
@@ -27,28 +27,6 @@ _MOST_PENDING = 64  # steps whose results are not yet read
 
 _Result = tuple[Mapping[str, SupportsFloat], int, bool, str]
 """What a batch gave, its examples, whether it was the last of its step, and the name of its loss."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """How a step of one kind is made."""
-
-    step: Callable[[Mapping[str, Array], Mapping[str, float | int]], Mapping[str, SupportsFloat]]
-    update: Callable[[Mapping[str, float | int]], None]
-    accumulate: int
-    loss: str
-
-    @staticmethod
-    def of(program: TrainingProgram, phase: PhasePlan) -> _Step:
-        if not phase.name:
-            update = program.update if phase.accumulate > 1 else _no_update
-            return _Step(program.step, update, phase.accumulate, "loss")
-        own = program.phase(phase.name)
-        return _Step(own.step, own.update, phase.accumulate, f"{phase.name}.loss")
-
-
-def _no_update(settings: Mapping[str, float | int]) -> None:
-    raise AssertionError("a step of one batch moves the parameters itself")
 
 
 def open_recipe_data(recipe: Recipe, *, folders: Sequence[Path] = (), given: object = None) -> DataSet:
@@ -74,7 +52,8 @@ class Fit:
 
     The file that the recipe saves is in `folder`. With `resume` the run goes on from that file, if it is there, and ends with the
     same bits as an uninterrupted one. `metrics` are computed in Python after each evaluation. `fault` is called at the stages of saving, for
-    tests that kill the process there.
+    tests that kill the process there. With `check` NaN and infinities stop training (see `dslc.training.finite`), for which a copy of at
+    most `room` bytes is kept of what training changes.
 
     Errors: DL0721 to DL0728. Ctrl-C within an epoch saves and raises `Interrupted`.
     """
@@ -92,6 +71,8 @@ class Fit:
         log_every: int = 100,
         metrics: Sequence[PythonMetric] = (),
         fault: StageHook | None = None,
+        check: bool = True,
+        room: int = LARGEST_COPY,
     ):
         assert log_every >= 1, "steps between records"
         self.recipe = recipe
@@ -99,8 +80,9 @@ class Fit:
         self.data = data
         self.info = info or RunInfo()
         self.path = checkpoint_path(recipe, folder or Path.cwd())
+        self.replay_path = folder / f"{recipe.name}.replay.safetensors" if folder is not None else None
         self.history: list[EpochReport] = []
-        self._observers = tuple(observers)
+        self.observers = tuple(observers)
         self._log_every = log_every
         self._hooks = tuple(metrics)
         self._fault = fault
@@ -114,15 +96,15 @@ class Fit:
                 f"train with at most {program.max_batch}, or raise the bound of the batch dimension",
             )
         described = [data.description[f.name] for f in program.inputs]
-        self._batches = Batches(data.train, described, recipe.batch)
+        self.batches = Batches(data.train, described, recipe.batch)
         self._test_batches = Batches(data.test, described, recipe.batch) if data.test and recipe.validate else None
-        self._cycle = Cycle(recipe)
+        self.cycle = Cycle(recipe)
         batches = -(-data.train.count // recipe.batch)
         self._last_epoch = recipe.epochs or (1 if recipe.steps is None else _NEVER)
         self._last_step = recipe.steps or _NEVER
-        self._total, self._epochs = self._cycle.length(batches, self._last_epoch, self._last_step)  # if the batch never changes
+        self._total, self._epochs = self.cycle.length(batches, self._last_epoch, self._last_step)  # if the batch never changes
         self._settings: dict[str, float | int] = {**dict(recipe.settings), "seed": recipe.seed, "step": 0, "total": self._total}
-        self._settings |= {f"{name}.total": count for name, count in self._cycle.executed(self._total).items() if name}
+        self._settings |= {f"{name}.total": count for name, count in self.cycle.executed(self._total).items() if name}
 
         self._epoch = 0  # epochs that are complete
         self._example = 0  # examples of the current epoch that are done
@@ -132,6 +114,7 @@ class Fit:
         self._saved: tuple[int, int, int] | None = None  # the position of the checkpoint that is in place
         self._saved_time = perf_counter()
         self._fingerprint = ""
+        self.finite = FiniteWatch(program.state, check, room)
         self._resumed = self._resume() if resume else None
 
     @property
@@ -154,6 +137,29 @@ class Fit:
         """Updates so far, those before a resumption included."""
         return self._step
 
+    @property
+    def position(self) -> Position:
+        """Where the run stands."""
+        return Position(self._epoch, self._example, self._step)
+
+    def place(self, at: Position, history: Sequence[EpochReport] | None = None) -> None:
+        """Stands elsewhere; whoever says so has set the program's state."""
+        self._epoch, self._example, self._step = at.epoch, at.example, at.step
+        self.history = list(self.history if history is None else history)[: at.epoch]
+        self._tally, self._saved = Tally(), None
+
+    @property
+    def kinds(self) -> Mapping[str, Step]:
+        """How a step of each phase is made."""
+        return {phase.name: Step.of(self.program, phase) for phase in self.cycle.phases}
+
+    def replay(self, step: int) -> Mapping[str, float]:
+        """Makes step number `step` again, from 1, and looks at every operation if NaN or an infinity comes up; its metrics otherwise.
+
+        It begins here, at a checkpoint or at what a failed run left, whichever is nearest before. Errors: DL0726, DL0732.
+        """
+        return replayed(self, step)
+
     def run(self) -> tuple[EpochReport, ...]:
         """Trains to the end and returns the reports of all epochs, those before a resumption included."""
         with self._guard:
@@ -169,14 +175,21 @@ class Fit:
 
     def save(self) -> Path | None:
         """Writes a checkpoint of this moment, if the recipe saves; not during an epoch's iteration."""
+        try:
+            return self._save()
+        except NotFinite as lost:
+            raise diagnosis(self, lost) from None
+
+    def _save(self) -> Path | None:
         position = self._epoch, self._example, self._step
         if self.path is None or self._saved == position:
             return self.path
+        self._look()
         started = perf_counter()
         checkpoint.save(self.path, Checkpoint(self.program.state(), self._state(), self.data.description.to_json()), self._fault)
         self._saved_time = perf_counter()
         self._saved = position
-        for observer in self._observers:
+        for observer in self.observers:
             observer.saved(self.path, self._step, self._saved_time - started)
         return self.path
 
@@ -185,23 +198,27 @@ class Fit:
         try:
             self._announce()
             self._train()
+            if self._last or self.finite.due(perf_counter()):
+                self._look()
             report = self._report(self._evaluate())
             self.history.append(report)
             self._epoch, self._example, self._seconds, self._tally = self._epoch + 1, 0, 0.0, Tally()
-            for observer in self._observers:
+            for observer in self.observers:
                 observer.epoch(report)
             every = self.recipe.save.every_epochs if self.recipe.save else None
             if self.finished or (every is not None and self._epoch % every == 0):
-                self.save()
+                self._save()
             if self._guard.requested and not self.finished:
                 self._stop()
             outcome = "finished"
         except Interrupted:
             outcome = "interrupted"
             raise
+        except NotFinite as lost:
+            raise diagnosis(self, lost) from None
         finally:
             if self.finished or outcome != "finished":
-                for observer in self._observers:
+                for observer in self.observers:
                     observer.finished(outcome, self._step)
         return report
 
@@ -210,16 +227,16 @@ class Fit:
         if self._step >= self._last_step:
             return
         program, settings, guard = self.program, self._settings, self._guard
+        self.finite.keep(self.position)
         pending: list[_Result] = []
-        kinds = {phase.name: _Step.of(program, phase) for phase in self._cycle.phases}
-        steps = [kinds[phase.name] for phase in self._cycle.order]
-        examples, done, parts = self._batches.count, self._example, 0
+        steps = [self.kinds[phase.name] for phase in self.cycle.order]
+        examples, done, parts = self.batches.count, self._example, 0
         if any(it.accumulate > 1 for it in steps):
             program.reset()
         watch = _Watch(self)
         step, due, alarm = self._step, watch.due, watch.alarm
-        self._batches.waits, self._batches.waited = 0, 0.0
-        with self._batches.ahead(self._batches.shuffled(self.recipe.seed, self._epoch, self._example)) as batches:
+        self.batches.waits, self.batches.waited = 0, 0.0
+        with self.batches.ahead(self.batches.shuffled(self.recipe.seed, self._epoch, self._example)) as batches:
             for batch, count in batches:
                 settings["step"] = step
                 parts, done = parts + 1, done + count
@@ -247,21 +264,27 @@ class Fit:
             self._example += count
             self._tally.add(metrics, count)
             loss = float(metrics[name])
-            if not math.isfinite(loss):
-                kept = f"; the checkpoint of an earlier step is in {self.path}" if self._saved else ""
+            if not math.isfinite(loss) and self.finite.enabled:
                 what = f"the loss of {name.rpartition('.')[0]}" if self.recipe.phases else "the loss"
-                raise _refused(
-                    "DL0726",
-                    f"{what} is {loss} at step {self._step + (not whole)} (epoch {self._epoch + 1}){kept}",
-                    "lower the learning rate, clip the gradients (`clip = 1.0`), or look for a division by zero or log of zero",
-                )
+                raise NotFinite(f"{what} is {loss}", self._step + (not whole))
         pending.clear()
+
+    def _look(self) -> None:
+        """Raises NotFinite where the state holds NaN or an infinity; keeps a copy of it otherwise, if that is due."""
+        if self.finite.enabled:
+            found = self.finite.look()
+            if found is not None:
+                raise NotFinite(found, self._step)
+            self.finite.keep(self.position)
+
+    @property
+    def _last(self) -> bool:
+        """Whether the epoch that has just been trained is the last one."""
+        return self._epoch + 1 >= self._last_epoch or self._step >= self._last_step
 
     def _evaluate(self) -> Measured:
         """What the test examples give, where this epoch is to be validated."""
-        done = self._epoch + 1
-        last = done >= self._last_epoch or self._step >= self._last_step
-        if self._test_batches is None or not (done % self.recipe.validate == 0 or last):
+        if self._test_batches is None or not ((self._epoch + 1) % self.recipe.validate == 0 or self._last):
             return Measured({}, {})
         evaluation = Evaluation(self.recipe.totals, self._hooks)
         if self.recipe.totals:
@@ -275,11 +298,11 @@ class Fit:
 
     def _stop(self) -> None:
         """Saves and raises `Interrupted`."""
-        raise Interrupted(self._step, self.save())
+        raise Interrupted(self._step, self._save())
 
     def _report(self, test: Measured) -> EpochReport:
         speed = self._tally.count / self._seconds if self._seconds > 0 else 0.0
-        waits, waited = self._batches.waits, round(self._batches.waited, 6)
+        waits, waited = self.batches.waits, round(self.batches.waited, 6)
         means = self._tally.means()
         return EpochReport(self._epoch + 1, self._step, means, test.metrics, self._seconds, speed, waits, waited, test.tables)
 
@@ -306,7 +329,7 @@ class Fit:
             accumulate=self.recipe.accumulate,
             phases=self.recipe.phases,
         )
-        for observer in self._observers:
+        for observer in self.observers:
             observer.started(run)
         if self._test_batches is None and (self._hooks or self.recipe.totals):
             names = ", ".join((*self.recipe.totals, *(hook.name for hook in self._hooks)))
@@ -341,15 +364,7 @@ class Fit:
             return None
         loaded = checkpoint.load(self.path)
         run = loaded.run
-        if run.seed != self.recipe.seed:
-            raise _refused(
-                "DL0727",
-                f"{self.path} was trained with seed {run.seed}, this run asks for {self.recipe.seed}",
-                f"resume with --seed {run.seed}, or train anew without --resume",
-            )
-        if run.data != self.data.fingerprint():
-            raise _refused("DL0727", f"{self.path} was trained on other data than '{self.data.name}'", "resume with the same data")
-        checkpoint.check_fit(loaded.tensors, self.program.state(), str(self.path))
+        self.check_run(loaded, self.path)
         if run.source_digest != self.info.source_digest:
             self._note(f"the source has changed since {self.path} was written; its parameters still fit")
         self.program.load_state(loaded.tensors)
@@ -359,8 +374,32 @@ class Fit:
         self._saved = run.epoch, run.example, run.step
         return run.step
 
+    def check_run(self, loaded: Checkpoint, path: Path) -> None:
+        """Refuses a checkpoint of another run: DL0724, DL0727."""
+        run = loaded.run
+        if run.seed != self.recipe.seed:
+            raise _refused(
+                "DL0727",
+                f"{path} was trained with seed {run.seed}, this run asks for {self.recipe.seed}",
+                f"resume with --seed {run.seed}, or train anew without --resume",
+            )
+        if run.data != self.data.fingerprint():
+            raise _refused("DL0727", f"{path} was trained on other data than '{self.data.name}'", "resume with the same data")
+        checkpoint.check_fit(loaded.tensors, self.program.state(), str(path))
+
+    def leave_replay(self) -> Path | None:
+        """Writes where the run stands for a later `replay`; the folder of the run is known, or nothing is written."""
+        if self.replay_path is not None:
+            checkpoint.save(self.replay_path, Checkpoint(self.program.state(), self._state(), self.data.description.to_json()))
+        return self.replay_path
+
+    @property
+    def saved(self) -> Path | None:
+        """The checkpoint that this run has written or begun with."""
+        return self.path if self._saved is not None else None
+
     def _note(self, text: str) -> None:
-        for observer in self._observers:
+        for observer in self.observers:
             observer.note(text)
 
 
@@ -385,17 +424,19 @@ class _Watch:
         """Everything that is due after the step just drained."""
         fit, now = self._fit, perf_counter()
         self.stop()
-        if fit._step % fit._log_every == 0 and fit._observers:
+        if fit._step % fit._log_every == 0 and fit.observers:
             self._log()
-        if now >= self._next_progress and fit._observers:
+        if fit.finite.due(now):
+            fit._look()
+        if now >= self._next_progress and fit.observers:
             self._next_progress = now + _PROGRESS_SECONDS
             report = self._step_report(fit._tally.means(), fit._tally.count / max(fit._seconds, 1e-9))
-            for observer in fit._observers:
+            for observer in fit.observers:
                 observer.progress(report)
         if fit._guard.requested:
             fit._stop()
         if self._save_due(now):
-            fit.save()
+            fit._save()
         self._lost += perf_counter() - now
         self._schedule(now)
 
@@ -405,8 +446,8 @@ class _Watch:
 
     def _schedule(self, now: float) -> None:
         fit, plan = self._fit, self._plan
-        self.due = self._next_progress if fit._observers else math.inf
-        steps = [_MOST_PENDING, *([fit._log_every] if fit._observers else [])]
+        self.due = self._next_progress if fit.observers else math.inf
+        steps = [_MOST_PENDING, *([fit._log_every] if fit.observers else [])]
         if plan is not None and plan.every_seconds is not None:
             self.due = min(self.due, fit._saved_time + plan.every_seconds)
         if plan is not None and plan.every_steps is not None:
@@ -426,13 +467,13 @@ class _Watch:
         means = fit._tally.means_since(self._window)
         report = self._step_report(means, (fit._tally.count - self._window.count) / seconds)
         self._window, self._window_seconds = fit._tally.copy(), fit._seconds
-        for observer in fit._observers:
+        for observer in fit.observers:
             observer.logged(report)
 
     def _step_report(self, metrics: Mapping[str, float], speed: float) -> StepReport:
         fit = self._fit
         left = max(fit._total - fit._step, 0)
-        seconds_a_step = fit._batches.batch * fit._cycle.batches / speed if speed > 0 else 0.0
+        seconds_a_step = fit.batches.batch * fit.cycle.batches / speed if speed > 0 else 0.0
         return StepReport(fit._epoch + 1, fit._step, fit._total, fit._example, metrics, speed, left * seconds_a_step)
 
 

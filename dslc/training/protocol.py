@@ -24,7 +24,11 @@ class PhaseProgram(Protocol):
 
 
 class TrainingProgram(Protocol):
-    """A model with its optimizer, compiled for one recipe."""
+    """A model with its optimizer, compiled for one recipe.
+
+    It may also have `trace(phase, batch, settings)`, which tells of the step that `step` would make (of `update` where `batch` is None)
+    the first operation that makes NaN or an infinity of numbers (`dslc.training.finite.Trouble`), or None. It changes nothing.
+    """
 
     @property
     def inputs(self) -> Sequence[Field]:
@@ -76,11 +80,13 @@ class TrainingProgram(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """Who trains: for the log and the checkpoints. `source_digest` identifies the `.dl` source with its imports."""
+    """Who trains: for the log and the checkpoints. `source_digest` identifies the `.dl` source with its imports; `replay` is the command that
+    makes a step of this run again, but for its number."""
 
     source_digest: str = ""
     threads: int = 1
     versions: tuple[tuple[str, str], ...] = ()
+    replay: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -437,7 +437,7 @@ def test_the_loop_costs_little(digits: DataSet) -> None:
         loop = time.perf_counter() - started
         started = time.perf_counter()
         for epoch in range(5):
-            for _ in fit._batches.shuffled(7, epoch):
+            for _ in fit.batches.shuffled(7, epoch):
                 pass
         return (loop - (time.perf_counter() - started)) / fit.step
 
