@@ -20,9 +20,10 @@ import numpy.typing as npt
 
 from dslc.data.definition_order import Ambiguous, definition_order
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
-from dslc.ir.graph import Value
+from dslc.ir.graph import Graph, Value
 from dslc.ir.module import Module, PortKind, Program
 from dslc.ir.patterns import captures, fits
+from dslc.ir.scan import is_scan, parts
 
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
@@ -302,12 +303,17 @@ def linear_weights(module: Module) -> frozenset[str]:
 
 
 def _linear_in(program: Program) -> Iterable[str]:
-    graph = program.graph
-    paths: dict[Value, str] = {
-        value: port.name for value, port in zip(graph.inputs, program.inputs, strict=True) if port.kind == PortKind.BUFFER
-    }
+    ports = zip(program.graph.inputs, program.inputs, strict=True)
+    return _linear_among(program.graph, {value: port.name for value, port in ports if port.kind == PortKind.BUFFER})
+
+
+def _linear_among(graph: Graph, paths: dict[Value, str]) -> Iterable[str]:
     for node in graph.ops:
-        if node.kind in _SAME_AXES and node.inputs[0] in paths:
+        if is_scan(node):
+            loop = parts(node)
+            captured = zip(loop.captures, loop.captured, strict=True)
+            yield from _linear_among(loop.body, {inside: paths[value] for value, inside in captured if value in paths})
+        elif node.kind in _SAME_AXES and node.inputs[0] in paths:
             paths[node.outputs[0]] = paths[node.inputs[0]]
         elif node.kind == "matmul" and node.inputs[1] in paths and node.inputs[1].type.rank == 2:
             yield paths[node.inputs[1]]
