@@ -56,7 +56,7 @@ def _arranged(state: Lowering, begin: Callable[[], tuple[Lowering, Sequence[Targ
     """A graph between the places that `begin` makes for its results; tried again without an update in place that turns out impossible."""
     excluded: frozenset[Value] = frozenset()
     while True:
-        places, over = dict(state.places), dict(state.over)
+        places, over, constants = dict(state.places), dict(state.over), dict(state.constants)
         try:
             return _arrange(*begin(), excluded)
         except Stuck as stuck:
@@ -65,6 +65,8 @@ def _arranged(state: Lowering, begin: Callable[[], tuple[Lowering, Sequence[Targ
             state.places.update(places)
             state.over.clear()
             state.over.update(over)
+            state.constants.clear()
+            state.constants.update(constants)
 
 
 def _arrange(state: Lowering, targets: Sequence[Target], excluded: frozenset[Value]) -> Arranged:
@@ -121,10 +123,14 @@ def _emit(arranged: Arranged) -> list[Step | LoopSteps]:
         if 0 in nest.value.type.shape:
             continue  # nothing to compute
         if layout.halo:
-            flush()
             label = f"{nest.label} border"
             program = border(layout, nest.value.type.dtype, state.program.batch)
-            steps.append(Step(program, (nest.value,), frozenset(), frozenset({nest.value}), False, label, nest.span))
+            step = Step(program, (nest.value,), frozenset(), frozenset({nest.value}), False, label, nest.span)
+            if state.around:  # zeros stay zeros
+                state.hoisted.setdefault(0, []).append(step)
+            else:
+                flush()
+                steps.append(step)
         if nest.recurrence is not None:
             flush()
             steps.append(recurrence_step(state, nest))
