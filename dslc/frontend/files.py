@@ -16,7 +16,7 @@ from dslc.frontend.parse import parse
 from dslc.frontend.report import Reporter, did_you_mean
 from dslc.options import resource
 
-LIBRARY_FILES = ("layers.dl", "vision.dl", "optimizers.dl", "schedules.dl", "metrics.dl", "sequences.dl", "recurrent.dl")
+LIBRARY_FILES = ("layers.dl", "vision.dl", "optimizers.dl", "schedules.dl", "metrics.dl", "sequences.dl", "recurrent.dl", "attention.dl")
 MAX_FILES = 200
 MAX_BYTES = 1 << 20
 
