@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from dslc.backends.cpu.tiles import Variant, address_text, chunk_arguments, print_tile
@@ -75,7 +75,7 @@ class _Kernel:
         loops = [g for g in s.grid if self._count(g) != "1"]
         self.names = names = {g: f"t{n}" for n, g in enumerate(loops)}
         for g in loops:
-            self._say(f"n{names[g][1:]} = {self._count(g)}", 1)
+            self._say(f"n{names[g][1:]} = {self._even_block(g) or self._count(g)}", 1)
         total = " * ".join(f"n{names[g][1:]}" for g in loops) or "1"
         self._say(f"total = {total}", 1)
         if "zero" in chunk_arguments(s):
@@ -98,6 +98,18 @@ class _Kernel:
         self._dispatch(step)
         self._advance(loops, names, depth + 1)
         return "\n".join(self.lines) + "\n"
+
+    def _even_block(self, g: GridLoop) -> str:
+        """Tiles in a block of a run-time axis: its blocks are equal, so that a last short one leaves no thread idle. Else ""."""
+        around = replace(g, inner=False)
+        if not g.inner or self.c.axis(g.axis).extent is not None or around not in self.names:
+            return ""
+        count = f"n{self.names[around][1:]}"
+        return f"({self._count(GridLoop(g.axis))} + {count} - 1) // {count}"
+
+    def _block_text(self, g: GridLoop) -> str:
+        within = replace(g, inner=True)
+        return f"n{self.names[within][1:]}" if within in self.names and self._even_block(within) else str(g.block)
 
     def _chunk_loops(self, depth: int) -> int:
         """Loops over the chunks; afterwards q0, q1, ... are their positions and `steps`, `begun`, `last` are set."""
@@ -154,7 +166,7 @@ class _Kernel:
         guard = ""
         for axis in self.c.outputs:
             mine = [g for g in loops if g.axis == axis.name]
-            tile = _sum_text([f"{names[g]} * {g.block}" if g.block and not g.inner else names[g] for g in mine])
+            tile = _sum_text([f"{names[g]} * {self._block_text(g)}" if g.block and not g.inner else names[g] for g in mine])
             at = self.index[axis.name]
             if axis.name not in self.tiled:
                 self._say(f"{at} = {tile}", depth)
