@@ -35,8 +35,11 @@ from dslc.lowering.steps import Lowering, Step
 LARGEST_KERNEL = 120  # expressions; more would be slow to compile
 
 
-def join(group: list[list[Nest]], nest: Nest, over: Value | None = None) -> bool:
-    """Add a nest to the kernel in the making, where it fits: same loops, or the same rows. `over`: the value that it is written over."""
+def join(group: list[list[Nest]], nest: Nest, over: Value | None = None, eager: bool = False) -> bool:
+    """Add a nest to the kernel in the making, where it fits: same loops, or the same rows. `over`: the value that it is written over.
+
+    With `eager`, nests of one shape share loops that have nothing else in common: inside of loops a call counts.
+    """
     if not group:
         return False
     members = {n.value.id: n for bundle in group for n in bundle}
@@ -49,7 +52,7 @@ def join(group: list[list[Nest]], nest: Nest, over: Value | None = None) -> bool
     old = [(n, e) for n in members.values() for e in walk(n.expr) if over is not None and isinstance(e, Read | Gathered) and e.source == over.id]
     old_rows = all(isinstance(e, Read) and _by_rows(n, [e]) for n, e in old)
     old_elements = all(isinstance(e, Read) and e.index == index_of(n.index, n.value.type.shape) for n, e in old if n in last)
-    if old_elements and (old_rows or len(group) == 1) and _same_loops(last, nest, inside):
+    if old_elements and (old_rows or len(group) == 1) and _same_loops(last, nest, inside, eager):
         last.append(nest)
         return True
     rows = nest.value.type.shape[:1]
@@ -59,8 +62,8 @@ def join(group: list[list[Nest]], nest: Nest, over: Value | None = None) -> bool
     return False
 
 
-def _same_loops(bundle: list[Nest], nest: Nest, inside: list[Read | Gathered]) -> bool:
-    """Whether a nest can share the innermost loop of a bundle: same shape, no sums, something read by both."""
+def _same_loops(bundle: list[Nest], nest: Nest, inside: list[Read | Gathered], eager: bool) -> bool:
+    """Whether a nest can share the innermost loop of a bundle: same shape, no sums, something read by both (unless `eager`)."""
     if any(n.value.type.shape != nest.value.type.shape for n in bundle) or any(_reduces(n.expr) for n in [*bundle, nest]):
         return False
     index = index_of(nest.index, nest.value.type.shape)
@@ -68,7 +71,7 @@ def _same_loops(bundle: list[Nest], nest: Nest, inside: list[Read | Gathered]) -
     if any(e.index != index if e.source in made else not _by_rows(nest, [e]) for e in inside):
         return False
     sources = {e.source for n in bundle for e in walk(n.expr) if isinstance(e, Read)}
-    return bool(inside) or any(isinstance(e, Read) and e.source in sources for e in walk(nest.expr))
+    return eager or bool(inside) or any(isinstance(e, Read) and e.source in sources for e in walk(nest.expr))
 
 
 def _by_rows(nest: Nest, inside: Iterable[Read | Gathered]) -> bool:

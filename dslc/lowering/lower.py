@@ -104,8 +104,8 @@ def _arrange_body(state: Lowering, nest: Nest) -> tuple[Body, Arranged]:
     return entered[-1], arranged
 
 
-def _emit(arranged: Arranged) -> list[Step | LoopSteps]:
-    """The steps of a graph, in order."""
+def _emit(arranged: Arranged, eager: bool = False) -> list[Step | LoopSteps]:
+    """The steps of a graph, in order. With `eager`, kernels are joined where that is possible at all."""
     state = arranged.state
     steps: list[Step | LoopSteps] = []
     group: list[list[Nest]] = []
@@ -149,7 +149,7 @@ def _emit(arranged: Arranged) -> list[Step | LoopSteps]:
             if first:
                 flush()
                 steps += first
-        if not join(group, nest, state.over.get(nest.value)):
+        if not join(group, nest, state.over.get(nest.value), eager):
             flush()
             group.append([nest])
     flush()
@@ -160,11 +160,11 @@ def _emit_loop(state: Lowering, body: Body, inside: Arranged) -> list[Step | Loo
     """A loop between what its carries start as and what is copied behind it; before it also what it needs once, packed weights say."""
     depth = len(state.around)
     before = [*body.before, *starts(state, body)]
-    steps = _emit(Arranged(state, tuple(before), (), {}))
+    steps = _emit(Arranged(state, tuple(before), (), {}), eager=True)
     if parts(body.op).length != 0:
-        loop = LoopSteps(body, tuple(_emit(inside)))
+        loop = LoopSteps(body, tuple(_emit(inside, eager=True)))
         steps += [*state.hoisted.pop(depth, []), *([loop] if loop.steps else [])]
-    return [*steps, *_emit(Arranged(state, tuple(ends(state, body)), (), {}))]
+    return [*steps, *_emit(Arranged(state, tuple(ends(state, body)), (), {}), eager=True)]
 
 
 def _flat(items: Sequence[Step | LoopSteps]) -> tuple[tuple[Step, ...], tuple[Loop, ...]]:
