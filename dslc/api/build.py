@@ -10,10 +10,11 @@ from dslc.diagnostics import Diagnostic, DiagnosticError
 from dslc.ir import dims
 from dslc.ir.builder import Builder as GraphBuilder
 from dslc.ir.dims import Dim
-from dslc.ir.graph import Value
+from dslc.ir.graph import Graph, Value
 from dslc.ir.module import Buffer, Initial, Module, Port, PortKind, Role
 from dslc.ir.module import Program as GraphProgram
 from dslc.ir.operator import OPERATORS, TypeFailure
+from dslc.ir.scan import build_scan, free_values, without_axis
 from dslc.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Builder:
             raise _refused(f"{name!r} is no name of a model", "use letters, digits and _")
         self.name = name
         self.batch = batch
-        self._graph = GraphBuilder()
+        self._graph = self._root = GraphBuilder()  # that of the loop whose body is being built, and that of the program
         self._ports: list[Port] = []
         self._buffers: dict[str, Buffer] = {}
         self._updates: dict[str, Value] = {}
@@ -120,7 +121,7 @@ class Builder:
 
     def update(self, state: Tensor, value: Tensor) -> None:
         """What a state becomes when the model is trained. Running the model leaves it as it is, as in a file."""
-        port = next((p for p, v in zip(self._ports, self._graph.inputs, strict=True) if v is state.value), None)
+        port = next((p for p, v in zip(self._ports, self._root.inputs, strict=True) if v is state.value), None)
         if port is None or port.name not in self._buffers or self._buffers[port.name].role != Role.STATE:
             raise _refused("only a state is updated", "make it with `b.state(...)`")
         if state.type != value.type:
@@ -135,16 +136,18 @@ class Builder:
             raise _refused(f"there are two {role}s named {name!r}", "give each a name of its own")
         type_ = _type(dtype, shape, False)
         if type_.dtype.half:
-            raise _refused(f"the {role} {name!r} is {type_.dtype}", 'what is stored is "f32"; convert it on use: b.cast(w, dtype=DType.BF16)')
+            raise _refused(
+                f"the {role} {name!r} is {type_.dtype}", 'what is stored is "f32"; convert it on use: b.cast(w, dtype=DType.BF16)'
+            )
         self._buffers[path] = Buffer(path, type_, role, _initial(initial, settings, path))
         return self._input(Port(PortKind.BUFFER, path), type_)
 
     def _input(self, port: Port, type_: TensorType) -> Tensor:
         self._ports.append(port)
         if type_.dtype != DType.BF16:
-            return Tensor(self, self._graph.input(type_.dtype, *type_.shape))
-        given = self._graph.input(DType.F32, *type_.shape)  # NumPy has no bf16
-        return Tensor(self, self._graph.cast(given, dtype=DType.BF16))
+            return Tensor(self, self._root.input(type_.dtype, *type_.shape))
+        given = self._root.input(DType.F32, *type_.shape)  # NumPy has no bf16
+        return Tensor(self, self._root.cast(given, dtype=DType.BF16))
 
     def like(self, tensor: Tensor, value: float) -> Tensor:
         """A 0-d constant of the tensor's element type."""
@@ -169,6 +172,64 @@ class Builder:
         except TypeFailure as failure:
             raise DiagnosticError(Diagnostic("DL0210", f"{kind}: {failure.message}", hint=failure.hint)) from None
         return tuple(Tensor(self, v) for v in result) if isinstance(result, tuple) else Tensor(self, result)
+
+    def scan(
+        self,
+        body: Callable[..., tuple[Sequence[Tensor], Sequence[Tensor]]],
+        sequences: Sequence[Tensor] = (),
+        carry: Sequence[Tensor] = (),
+        *,
+        length: int | None = None,
+        axis: int = 0,
+        reverse: bool = False,
+        recompute: bool = False,
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The loop at run time; gives the last carries, and the yields stacked along `axis`.
+
+            def step(index, x, h):
+                h = b.tanh(x @ w + h @ u)
+                return [h], [h]
+            (last,), (every,) = b.scan(step, [xs], [start], axis=1)
+
+        `body` is called once, with the number of the iteration, an element of each sequence along `axis` and the carries; it returns
+        the carries of the next iteration and what it yields. Without sequences `length` says how often it runs.
+        """
+        if any(not -t.type.rank <= axis < t.type.rank for t in sequences):
+            raise _refused(
+                f"a scan along axis {axis} walks over {', '.join(str(t.type) for t in sequences)}", "choose an axis that they have"
+            )
+        outer = self._graph
+        self._graph = inner = outer.inner()
+        try:
+            index = inner.input(DType.I64)
+            axes = [axis % t.type.rank for t in sequences]
+            elements = [inner.value(without_axis(t.type, a)) for t, a in zip(sequences, axes, strict=True)]
+            before = [inner.value(t.type) for t in carry]
+            after, yields = body(Tensor(self, index), *(Tensor(self, v) for v in (*elements, *before)))
+        finally:
+            self._graph = outer
+        outputs = [t.value for t in (*after, *yields)]
+        given = (index, *elements, *before)
+        free = free_values(inner.ops, outputs, given)
+        try:
+            if len(after) != len(before):
+                raise TypeFailure(f"the body takes {len(before)} carries and gives {len(after)}")
+            op = build_scan(
+                outer,
+                Graph((*given, *free), tuple(inner.ops), tuple(outputs)),
+                length=sequences[0].shape[axes[0]] if length is None and sequences else length or 0,
+                sequences=[t.value for t in sequences],
+                elements=axes,
+                initial=[t.value for t in carry],
+                captures=free,
+                yields=[axis % (t.type.rank + 1) for t in yields],
+                reverse=reverse,
+                recompute=recompute,
+            )
+        except TypeFailure as failure:
+            raise DiagnosticError(Diagnostic("DL0210", f"scan: {failure.message}", hint=failure.hint)) from None
+        results = tuple(Tensor(self, v) for v in op.outputs)
+        return results[: len(before)], results[len(before) :]
 
     def __getattr__(self, kind: str) -> Callable[..., Any]:
         if kind.startswith("_") or kind not in OPERATORS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dslc.diagnostics import Diagnostic, DiagnosticError
@@ -12,6 +12,7 @@ from dslc.ir.dims import DimExpr
 from dslc.ir.graph import Op, Value
 from dslc.ir.module import Buffer, Module, PortKind, Program, Role
 from dslc.ir.operator import OPERATORS
+from dslc.ir.scan import ScanParts, is_scan, parts
 from dslc.ir.types import DType, TensorType
 
 _INFINITY = "(1e308 * 10.0)"  # static arithmetic that leaves the range of floats
@@ -43,17 +44,84 @@ def model_text(module: Module, program: Program, updates: Sequence[tuple[str, Va
             body.append(_buffer(text, module.buffers[port.name]))
     results = [f"{_name(port.name, reserved)}: {_type(v.type)}" for port, v in zip(program.outputs, program.graph.outputs, strict=True)]
     free = (text for i in range(10**9) if (text := f"t{i}") not in taken)
-    for op in program.graph.ops:
-        if op.kind == "identity":
-            names[op.output] = names[op.inputs[0]]
-            continue
-        targets = [names.setdefault(v, next(free)) for v in op.outputs]
-        body.append(f"{', '.join(targets)} = {_operation(op, names, reserved)}")
+    body += _Statements(names, reserved, free).of(program.graph.ops)
     body += [f"update {names_of} = {names[value]}" for names_of, value in updates]
     body.append("return " + ", ".join(names[v] for v in program.graph.outputs))
     head = f"dim {program.batch} <= {program.bound}\n\n" if program.batch else ""
     signature = f"model {_name(module.name, reserved)}({', '.join(inputs)}) -> ({', '.join(results)})"
     return format_source(f"{head}{signature} {{\n" + "\n".join(body) + "\n}\n")
+
+
+class _Statements:
+    """Operations as statements. `names` are those of values; the seed and the counter of random numbers have none."""
+
+    def __init__(self, names: dict[Value, str], reserved: frozenset[str], free: Iterator[str]):
+        self.names, self.reserved, self.free = names, reserved, free
+
+    def of(self, ops: Sequence[Op]) -> list[str]:
+        lines = []
+        for op in ops:
+            if op.kind == "identity":
+                self.names[op.output] = self.names[op.inputs[0]]
+                continue
+            text = self._scan(op) if is_scan(op) else _operation(op, self.names, self.reserved)
+            targets = [self.names.setdefault(v, next(self.free)) for v in _results(op)]
+            lines.append(f"{', '.join(targets)} = {text}")
+        return lines
+
+    def _scan(self, op: Op) -> str:
+        scan = parts(op)
+        settings = _settings(scan)
+        outer, self.names = self.names, dict(self.names)
+        self.names |= {inside: outer[value] for value, inside in zip(scan.captures, scan.captured, strict=True) if value in outer}
+        ops = _without_counters(scan, self.names)
+        uses_index = not scan.slices or any(scan.index in o.inputs for o in ops) or scan.index in scan.body.outputs
+        walked = ([scan.index] if uses_index else []) + list(scan.slices)
+        sources = ([f"0..{_value(scan.length)}"] if uses_index else []) + [outer[v] for v in scan.sequences]
+        targets = [self.names.setdefault(v, next(self.free)) for v in walked]
+        carries = [self.names.setdefault(v, next(self.free)) for v in scan.carries]
+        lines = self.of(ops)
+        if scan.yields:
+            lines.append("yield " + ", ".join(self.names[v] for v in scan.yields))
+        if carries:
+            lines.append(f"{', '.join(carries)} = {', '.join(self.names[v] for v in scan.after)}")
+            lines.append(f"return {', '.join(carries)}")
+        carried = ", ".join(f"{name} = {outer[v]}" for name, v in zip(carries, scan.initial, strict=True))
+        self.names = outer
+        source = sources[0] if len(sources) == 1 else f"zip({', '.join(sources)})"
+        head = f"scan[{', '.join(settings)}] {', '.join(targets)} in {source}" + (f" carry {carried}" if carried else "")
+        return head + " {\n" + "\n".join(lines) + "\n}"
+
+
+def _results(op: Op) -> tuple[Value, ...]:
+    """In the order of the language: what a scan stacks, then what it carries to the end."""
+    if not is_scan(op):
+        return op.outputs
+    scan = parts(op)
+    return (*scan.stacked, *scan.final)
+
+
+def _settings(scan: ScanParts) -> list[str]:
+    """One axis for all that is walked and stacked, counted from the front or from the end."""
+    fronts = {*scan.elements, *scan.stacks}
+    ends = {a - v.type.rank for a, v in zip((*scan.elements, *scan.stacks), (*scan.sequences, *scan.stacked), strict=True)}
+    if len(fronts) > 1 and len(ends) > 1:
+        raise _refused("a scan along several axes has no spelling in the language", "move one of them with transpose")
+    settings = [] if not fronts else [f"axis = {(fronts if len(fronts) == 1 else ends).pop()}"]
+    return [*settings, *(f"{name} = true" for name in ("reverse", "recompute") if getattr(scan, name))]
+
+
+def _without_counters(scan: ScanParts, names: Mapping[Value, str]) -> list[Op]:
+    """The body without what random numbers are keyed by, `counter * length + index`: the language makes it itself."""
+    made = {v: op for op in scan.body.ops for v in op.outputs}
+    hidden: set[Value] = set()
+    for op in scan.body.ops:
+        product = made.get(op.inputs[0]) if op.kind == "add" and op.inputs[1] == scan.index else None
+        if product is not None and product.kind == "mul" and product.inputs[0] in scan.captured and product.inputs[0] not in names:
+            hidden |= {op.output, product.output}
+            if [o for o in scan.body.ops if product.inputs[1] in o.inputs] == [product]:
+                hidden.add(product.inputs[1])
+    return [op for op in scan.body.ops if hidden.isdisjoint(op.outputs)]
 
 
 def _operation(op: Op, names: Mapping[Value, str], reserved: Iterable[str]) -> str:

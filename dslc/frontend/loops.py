@@ -29,10 +29,10 @@ from dslc.frontend.values import (
 )
 from dslc.ir import dims
 from dslc.ir.dims import Dim, DimExpr
-from dslc.ir.graph import Graph, Op
+from dslc.ir.graph import Graph
 from dslc.ir.graph import Value as GraphValue
 from dslc.ir.operator import TypeFailure
-from dslc.ir.scan import build_scan, with_axis, without_axis
+from dslc.ir.scan import build_scan, free_values, with_axis, without_axis
 from dslc.ir.types import DType
 
 SETTINGS = {"axis": "axis", "reverse": "bool", "recompute": "bool"}
@@ -475,12 +475,3 @@ class _Body:
 def _form(value: Value) -> object:
     """How lists nest in a value."""
     return tuple(map(_form, value.items)) if isinstance(value, ListValue | Results) else None
-
-
-def free_values(ops: Sequence[Op], outputs: Sequence[GraphValue], given: Sequence[GraphValue]) -> list[GraphValue]:
-    """What operations and results use and nothing here makes, in the order of use."""
-    known, free = set(given), dict[GraphValue, None]()
-    for op in ops:
-        free |= dict.fromkeys(v for v in op.inputs if v not in known)
-        known.update(op.outputs)
-    return list(free | dict.fromkeys(v for v in outputs if v not in known))

@@ -109,6 +109,15 @@ def build_scan(
     return builder.emit(KIND, (*sequences, *initial, *captures), attrs, (body,))
 
 
+def free_values(ops: Sequence[Op], outputs: Sequence[Value], given: Sequence[Value]) -> list[Value]:
+    """What operations and results use, and nothing here makes or is given: the captures of a body, in the order of use."""
+    known, free = set(given), dict[Value, None]()
+    for op in ops:
+        free |= dict.fromkeys(v for v in op.inputs if v not in known)
+        known.update(op.outputs)
+    return list(free | dict.fromkeys(v for v in outputs if v not in known))
+
+
 def without_axis(type: TensorType, axis: int) -> TensorType:
     """The type of one element of a sequence."""
     return type.with_shape((*type.shape[:axis], *type.shape[axis + 1 :]))

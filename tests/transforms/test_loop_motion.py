@@ -6,8 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import dslc.ops  # noqa: F401  (fills the registry)
+from dslc.compiler import transform
 from dslc.frontend import elaborate
 from dslc.interpret import interpret
 from dslc.ir.graph import Graph, Op
@@ -174,3 +176,50 @@ def test_the_second_order_too() -> None:
     )
     _, after = both(text)
     assert len(loops(after)) >= 6
+
+
+STEPS = (
+    "h = tanh(h @ w + v)",
+    "h = tanh(concat[axis = 1](v, h) @ u)",
+    "h = h + v @ w",
+    "h = h * sigmoid(sum[axis = 0](w)) - c",
+    "c = c + v * h",
+    "c = tanh(v) @ transpose(w)",
+    "h, c = c, h",
+    "v = relu(v @ w)",
+    "c = c * sum(w) + sum[axis = 0](v)",
+    "v = v * exp(-h * h)",
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=5), st.booleans(), st.booleans())
+def test_gradients_of_a_loop_are_those_of_the_unrolled_one(steps: list[str], reverse: bool, recompute: bool) -> None:
+    """Through every pass, for elements, first values and what is captured."""
+    body = "\n".join(steps)
+    flags = f"reverse = {str(reverse).lower()}, recompute = {str(recompute).lower()}"
+    text = f"""
+    block looped(x: f64[2, 4, 3], h: f64[2, 3], w: f64[3, 3], u: f64[6, 3]) -> f64[] {{
+      ys, h, c = scan[axis = 1, {flags}] v in x carry h = h, c = 0.5 * h {{ {body}  yield h - 2 * c + v  return h, c }}
+      return sum(ys * ys) + sum(sin(h)) + sum(c)
+    }}
+    block unrolled(x: f64[2, 4, 3], h: f64[2, 3], w: f64[3, 3], u: f64[6, 3]) -> f64[] {{
+      c = 0.5 * h
+      total = 0.0
+      for t in {"reversed(0..4)" if reverse else "0..4"} {{ v = x[:, t]  {body}  y = h - 2 * c + v  total = total + sum(y * y) }}
+      return total + sum(sin(h)) + sum(c)
+    }}
+    model M(x: f64[2, 4, 3], h: f64[2, 3], w: f64[3, 3], u: f64[6, 3])
+        -> (a: f64[], b: f64[2, 4, 3], c: f64[2, 3], d: f64[3, 3], e: f64[6, 3], a2: f64[], b2: f64[2, 4, 3], c2: f64[2, 3], d2: f64[3, 3], e2: f64[6, 3]) {{
+      one = looped(x, h, w, u) + sum(w) + sum(u) + sum(h) + sum(x)
+      two = unrolled(x, h, w, u) + sum(w) + sum(u) + sum(h) + sum(x)
+      b, c, d, e = grad[x, h, w, u](one)
+      b2, c2, d2, e2 = grad[x, h, w, u](two)
+      return one, b, c, d, e, two, b2, c2, d2, e2
+    }}"""
+    program, _ = transform(elaborate(text, model="M").module.programs["infer"], {})
+    verify(program.graph, STAGE)
+    rng = np.random.default_rng(len(body))
+    found = interpret(program.graph, [rng.normal(0, 0.5, v.type.shape) for v in program.graph.inputs])
+    for one, other in zip(found[:5], found[5:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-10)
