@@ -149,8 +149,14 @@ def compile_module(
 
 def emit_cuda(module: Module, sizes: Mapping[str, int] | None = None) -> dict[str, CudaProgram]:
     """Every program of a module as CUDA sources and launches, from the same loop programs. Raises DiagnosticError (DL0810)."""
-    lowered = {name: lower(transform(program, sizes or {})[0]) for name, program in module.programs.items()}
+    lowered = {name: lower(without_routines(transform(program, sizes or {})[0])) for name, program in module.programs.items()}
     return {name: emit_program(program, module.sources) for name, program in lowered.items()}
+
+
+def without_routines(program: Program) -> Program:
+    """The program with routines written out that have an expansion: another back end knows few of them."""
+    plain = expand_composites(program.graph, routines=True)
+    return program if plain == program.graph else replace(program, graph=dead_code(cse(simplify(plain))))
 
 
 def build_objects(

@@ -25,7 +25,7 @@ GRAD = "grad"
 def translated(graph: Graph, table: Mapping[str, Any], library: str, others: Sequence[str] = ()) -> Graph:
     """A bound graph of operators that are in `table` or among `others`; DL0830 for one that is not and has no expansion that is."""
     known = frozenset((*table, *others))
-    result = expand_composites(find_idioms(graph), keep=known)
+    result = expand_composites(find_idioms(graph), keep=known, routines=True)
     for op in result.ops:
         if op.kind not in known or op.regions:
             raise refused(op, library)

@@ -382,6 +382,34 @@ def _normalize(torch: Any, op: Op) -> Entry:
     return lambda x: torch.nn.functional.normalize(x, dim=axis, eps=eps)
 
 
+@entry("attention")
+def _attention(torch: Any, op: Op) -> Entry:
+    q, k = (value.type.shape for value in op.inputs[:2])
+    (heads, length), (groups, keys) = q[-3:-1], k[-3:-1]
+    causal, window, scale = op.attr("causal"), op.attr("window"), op.attr("scale")
+    shared = {"scale": scale, "enable_gqa": heads != groups}
+    attend = torch.nn.functional.scaled_dot_product_attention
+    if len(op.inputs) == 3 and window is None and (not causal or length == keys):
+        return lambda q, k, v: attend(q, k, v, is_causal=causal, **shared)
+
+    def masked(q: Any, k: Any, v: Any, *masks: Any) -> Any:
+        there, bias = torch.tensor(keys), torch.zeros((), dtype=q.dtype)
+        for mask in masks:
+            if mask.dtype == torch.bool:
+                bias = bias.masked_fill(~mask, -torch.inf)
+            elif mask.dtype.is_floating_point:
+                bias = bias + mask
+            else:
+                there = mask.clamp(0, keys)[..., None, None, None]
+        at, key = there - length + torch.arange(length)[:, None], torch.arange(keys)
+        seen = key < there
+        seen = seen & (key <= at) if causal else seen
+        seen = seen & ((at - key).abs() < window) if window is not None else seen
+        return attend(q, k, v, attn_mask=bias.masked_fill(~seen, -torch.inf), **shared).nan_to_num(0.0)
+
+    return masked
+
+
 @entry("softmax", "log_softmax")
 def _softmax(torch: Any, op: Op) -> Entry:
     axis = op.attr("axis")

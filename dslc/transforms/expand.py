@@ -40,18 +40,21 @@ def _renamed(op: Op, names: dict[Value, Value]) -> Op:
     )
 
 
-def expand_composites(graph: Graph, keep: frozenset[str] = frozenset(), when: Callable[[Op], bool] | None = None) -> Graph:
+def expand_composites(
+    graph: Graph, keep: frozenset[str] = frozenset(), when: Callable[[Op], bool] | None = None, routines: bool = False
+) -> Graph:
     """The graph without composite operators but for the kinds in `keep`, which a back end implements whole.
 
-    An operator that has a body or a routine too is not composite. `when` limits the expansion to operations for which it holds.
-    Ids of inputs, outputs and everything that is not expanded stay.
+    An operator that has a body or a routine too is not composite; `routines` are expanded all the same where they can be. `when` limits
+    the expansion to operations for which it holds. Ids of inputs, outputs and everything that is not expanded stay.
     """
     builder = Builder(graph.inputs, graph.ops)
     done: list[Op] = []
     pending = list(reversed(graph.ops))
     while pending:
-        op = in_regions(pending.pop(), lambda region: expand_composites(region, keep, when))
-        if op.kind not in keep and is_composite(op.kind) and (when is None or when(op)):
+        op = in_regions(pending.pop(), lambda region: expand_composites(region, keep, when, routines))
+        whole = not (is_composite(op.kind) or (routines and OPERATORS[op.kind].has("routine") and OPERATORS[op.kind].has("expand")))
+        if op.kind not in keep and not whole and (when is None or when(op)):
             pending.extend(reversed(expand_op(builder, op)))
         else:
             done.append(op)
