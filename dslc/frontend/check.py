@@ -20,7 +20,7 @@ from dslc.frontend.recipes import build_recipe
 from dslc.frontend.report import Abandoned, NeedsSize, Refused, Reporter, did_you_mean, listed
 from dslc.frontend.scope import Context, Frame, constant_value
 from dslc.frontend.signatures import evaluate_type
-from dslc.frontend.values import BlockFunction, ModelFunction, Poison, Tensor, Value, is_size
+from dslc.frontend.values import POISON, BlockFunction, ModelFunction, Poison, Tensor, Value, is_size
 from dslc.ir import dims
 from dslc.ir.types import DType
 
@@ -209,7 +209,7 @@ def _run_alone(context: Context, unit: Unit, item: syntax.Block | syntax.Optimiz
     signature = item.signature
     frame = Frame(unit, signature.name.text, names={})
     for parameter in signature.static:
-        frame.names[parameter.name.text] = _static_stand_in(context, parameter, frame)
+        frame.names[parameter.name.text] = _static_stand_in(context, item, parameter, frame)
     statics: dict[str, Value] = dict(frame.names)
     for declared in signature.inputs:
         for entry in declared.type.dims:
@@ -236,7 +236,8 @@ def _run_alone(context: Context, unit: Unit, item: syntax.Block | syntax.Optimiz
     call_block(context, function, call_, signature.name.text, True, outer, model=signature.name.text[:1].isupper())
 
 
-def _static_stand_in(context: Context, parameter: syntax.StaticParam, frame: Frame) -> Value:
+def _static_stand_in(context: Context, item: syntax.Block | syntax.Optimizer, parameter: syntax.StaticParam, frame: Frame) -> Value:
+    """A symbol for what may be a size; what must be a list or a block stays open."""
     if parameter.default is not None:
         return context.evaluate(parameter.default, frame)
     kind = parameter.kind.text if parameter.kind is not None else ""
@@ -249,5 +250,9 @@ def _static_stand_in(context: Context, parameter: syntax.StaticParam, frame: Fra
             return DType.F32
         case "str":
             return ""
+        case "dims" | "ints" | "axes":
+            return POISON
+        case "" if any(isinstance(n, syntax.Brackets) and n.target == parameter.name for n in syntax.walk(item)):
+            return POISON
         case _:
             return dims.name(parameter.name.text)
