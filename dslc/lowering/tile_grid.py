@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from dslc.lowering.contraction import Axis, Contraction, Reduction
 from dslc.lowering.schedules import BATCH_HINT, Ahead, GridLoop, Roles, Schedule, Tiled, product_of, stride_of
 
 AHEAD_BYTES = 256 << 10  # a vector operand of this size is not expected in the second-level cache when a panel is first read
+L1_BYTES = 32 << 10
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
 
 
@@ -34,7 +36,18 @@ def chunks_outside(
     if roles.paired and lanes is not None:
         row_tiles *= len(lanes.tiles())
     sparse = all(abs(stride_of(a, operand)) > 1 for a in c.reductions for operand in "ab" if stride_of(a, operand))
-    return row_tiles > 1 and (sparse or steps * wide * c.dtype.size > L2_BYTES or any(a.extent is None for a in c.reductions))
+    panel = steps * wide * c.dtype.size
+    large = panel > L2_BYTES and (panel > 2 * L2_BYTES or _chunk_bytes(c, roles, reduction) <= L1_BYTES // 2)
+    return row_tiles > 1 and (sparse or large or any(a.extent is None for a in c.reductions))
+
+
+def _chunk_bytes(c: Contraction, roles: Roles, reduction: Reduction) -> int:
+    """What a chunk takes of the scalar operand for all tiles: the taps of a window meet the same elements."""
+    places = {abs(stride_of(a, roles.scalar)): a.size(BATCH_HINT) for a in c.outputs if stride_of(a, roles.scalar)}
+    chunk = [(stride_of(a, roles.scalar), a.size(BATCH_HINT)) for a in reduction.inside]
+    if reduction.cut is not None:
+        chunk.append((stride_of(reduction.cut, roles.scalar), reduction.block))
+    return c.dtype.size * prod(places.values()) * prod(n for step, n in chunk if step and abs(step) not in places)
 
 
 def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
