@@ -14,6 +14,7 @@ from dslc.ir.graph import Op
 from dslc.ir.loops import Read, Reader, var
 from dslc.ir.module import Module, PortKind, Program, Role
 from dslc.ir.operator import OPERATORS
+from dslc.ir.scan import is_scan, parts
 from dslc.ir.types import TensorType
 
 
@@ -87,13 +88,16 @@ def _flops(op: Op, program: Program) -> int:
     """Operations for one example: of a contraction exactly, else one for each step of the operator's definition."""
     from dslc.api.figures import _operations  # the same counting
 
+    if is_scan(op):
+        loop = parts(op)
+        return _at_one(loop.length, program) * sum(_flops(inner, program) for inner in loop.body.ops)
     operator = OPERATORS[op.kind]
     types = tuple(v.type for v in op.inputs)
     attrs = dict(op.attrs)
     if operator.has("contraction"):
         made = operator.contraction(*types, **attrs)
-        parts = made if isinstance(made, tuple) else (made,)
-        return sum(2 * prod(_at_one(extent, program) for _, extent in part.axes) for part in parts)
+        maps = made if isinstance(made, tuple) else (made,)
+        return sum(2 * prod(_at_one(extent, program) for _, extent in part.axes) for part in maps)
     if (operator.has("body") or operator.has("recurrence")) and len(op.outputs) == 1:
         out = op.output.type
         readers = tuple(Reader(v.type, lambda index, v=v: Read(v.id, index, v.type.dtype), v.id) for v in op.inputs)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""DL0330 to DL0334: the loop at run time."""
+"""DL0330 to DL0335: the loop at run time."""
 
 from __future__ import annotations
 
@@ -45,5 +45,25 @@ EXPLANATIONS = (
         """,
         "model M(x: f32[3, 4]) -> f32[4] { return scan v in x carry h = 0.0 {\n  h = h + v\n  return h\n} }",
         "model M(x: f32[3, 4]) -> f32[4] { return scan v in x carry h = zeros[4] {\n  h = h + v\n  return h\n} }",
+    ),
+    Explanation(
+        "DL0335",
+        "A carry stays as it is",
+        """
+        A warning: no statement of the loop binds the name again, so that every iteration gets the first value. What a loop only reads needs
+        no carry: its body sees all names around it.
+        """,
+        """
+        model M(x: f32[3, 4]) -> f32[3, 4] {
+          return scan v in x carry s = sum(x) { yield v / s }
+        }
+        """,
+        """
+        model M(x: f32[3, 4]) -> f32[3, 4] {
+          s = sum(x)
+          return scan v in x { yield v / s }
+        }
+        """,
+        "text",
     ),
 )

@@ -20,6 +20,7 @@ def lint(context: Context, unit: Unit) -> None:
             if text in mentioned or text in exempt or text.startswith("_"):
                 continue
             context.reporter.warning(UNUSED, f"{_kind(item, name)} `{text}` is never used", name.span, hint=_advice(item, name))
+        _constant_carries(context, item)
     for statement in unit.tree.items:
         if isinstance(statement, syntax.Import):
             alias = "" if statement.name is None else statement.name.text
@@ -29,6 +30,26 @@ def lint(context: Context, unit: Unit) -> None:
             for dim in statement.dims:
                 if dim.name.text not in unit.used:
                     _unused(context, f"the dimension `{dim.name.text}`", dim.name.span)
+
+
+def _constant_carries(context: Context, item: Scoped) -> None:
+    """Carries that no statement of their loop binds again."""
+    for node in syntax.walk(item):
+        if not isinstance(node, syntax.Scan):
+            continue
+        bound = {name.text for statement in node.body for part in syntax.walk(statement) for name in _targets(part)}
+        for carry in node.carries:
+            if carry.name.text not in bound:
+                context.reporter.warning(
+                    "DL0335",
+                    f"the carry `{carry.name.text}` stays as it is",
+                    carry.span,
+                    hint=f"bind it again in the loop, or write `{carry.name.text} = ...` before it: a body sees the names around it",
+                )
+
+
+def _targets(node: syntax.Node) -> tuple[syntax.Name, ...]:
+    return node.targets if isinstance(node, syntax.Assign | syntax.For) else ()
 
 
 def _unused(context: Context, what: str, span: Span) -> None:
