@@ -18,12 +18,14 @@ from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import Operand, copy_nest, default_layout, describe, needs_scratch, operand_read, overhang, with_operands
 from dslc.lowering.packing import packed
 from dslc.lowering.schedule import SMALL_WORK
-from dslc.lowering.schedules import Schedule
+from dslc.lowering.schedules import BATCH_HINT, Schedule
 from dslc.lowering.steps import Lowering, Place, Step, may_overlap
 from dslc.lowering.tiling import plan as plan_tiles
 
 Axes = tuple[tuple[str, Dim], ...]
 COPY_CYCLES, TRANSPOSE_CYCLES = 0.2, 1.5  # an element of a copy, with and without contiguous rows in the source
+MEMORY_COPY_CYCLES = 2.5  # the same of a copy that the caches do not hold: what memory takes
+CACHED = 2 << 20  # bytes
 
 
 def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
@@ -151,8 +153,11 @@ def _pack(state: Lowering, contraction: Contraction, value: Value, operand: str)
         return contraction, value, None
     changed = not weights or place.name in {p.name for p in state.program.outputs if p.kind == PortKind.BUFFER}
     _, source_stride, _ = better.pack.axes[-1]
-    cost = better.pack.size * (COPY_CYCLES if source_stride == 1 else TRANSPOSE_CYCLES) if changed else 0.0
-    if (better.unpacked_cycles - better.cycles) * state.runs <= cost:
+    each = COPY_CYCLES if source_stride == 1 else TRANSPOSE_CYCLES
+    if better.pack.size * contraction.dtype.size > CACHED:
+        each = max(each, MEMORY_COPY_CYCLES)
+    batch = min(state.bound, BATCH_HINT) / BATCH_HINT if any(a.extent is None for a in contraction.axes) else 1.0
+    if (better.unpacked_cycles - better.cycles) * batch * state.runs <= (better.pack.size * each if changed else 0.0):
         return contraction, value, None
     key = (value, better.pack)
     if key in state.packs:
