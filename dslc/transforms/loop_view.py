@@ -16,6 +16,7 @@ from dslc.transforms.lifting import Lifted, can_lift, lift
 from dslc.transforms.loop_parts import Loop
 
 TYPICAL = 64  # what a symbolic size counts as when bytes are compared
+LARGER = 32  # how many times its operand a product may be that is made for all iterations at once
 
 
 class Depends(IntEnum):
@@ -83,8 +84,11 @@ class View:
             return True
         if self.depends[value] == Depends.CARRIES:
             return False
-        op = self.made[value]
-        return can_lift(op, self.varying(op)) and all(map(self.liftable, op.inputs))
+        op, varying = self.made[value], self.varying(self.made[value])
+        largest = max(_bytes(v.type) for v, varies in zip(op.inputs, varying, strict=True) if varies)
+        if op.kind == "dot_general" and _bytes(value.type) > LARGER * largest:
+            return False  # the loop may be there to hold a large product for one iteration alone
+        return can_lift(op, varying) and all(map(self.liftable, op.inputs))
 
     def lifted(self, value: Value) -> Lifted:
         """A liftable value for all iterations at once."""

@@ -125,6 +125,11 @@ def test_recompute_prepares_nothing_for_all_iterations() -> None:
             "model M(x: f32[5, 3]) -> f32[3] { param w: f32[3] ~ normal  return scan v in x carry h = zeros[3] { h = h * sigmoid(w) + v + 2.5  return h } }",
             {"mul": 1, "add": 2, "full": 1},
         ),
+        # nor does one much larger than its operand, which the loop may be there for
+        (
+            "model M(x: f32[6, 2]) -> f32[6] { param w: f32[2, 100] ~ normal  return scan v in x { yield max(v @ w) } }",
+            {"dot_general": 1, "max": 1},
+        ),
         # a sum over iterations of a sum
         ("model M(x: f32[5, 3]) -> f32[] { return scan v in x carry s = 0.0 { s = s + sum(v * v)  return s } }", None),
         ("model M(x: f32[5, 3]) -> f32[] { return scan v in x carry s = 7.0 { s = s + sum(v)  return s } }", None),
