@@ -80,6 +80,7 @@ class Case:
     vanishing: str = "nothing"  # a regular expression: names of tensors that are 0 but for rounding
     stored: int = 2  # draws whose f64 results are stored
     full_draws: int = 24
+    shallow: bool = False  # a network of the zoo that is compared draw by draw, like those of this folder
 
     def name(self, full: bool) -> str:
         """The model's name in the source."""
@@ -95,6 +96,11 @@ class Case:
     @property
     def folder(self) -> Path:
         return ZOO if self.zoo else FOLDER
+
+    @property
+    def deep(self) -> bool:
+        """Whether it adds up so much that in most draws rounding decides the sign of some sum."""
+        return self.zoo and not self.shallow
 
     @property
     def has_narrow(self) -> bool:
@@ -154,6 +160,7 @@ _DETECTOR: dict[str, Any] = {
 _AUTOENCODER: dict[str, Any] = {
     "extra": (_autoencoder(3, 5, 8), _autoencoder(16, 32, 28)),
     "full": {"H": 28, "W": 28},
+    "shallow": True,
     "data": "image: f32[N, 1, {H}, {W}]",
     "loss": "binary_cross_entropy_with_logits({model}(image), image)",
     "full_draws": 8,
@@ -162,6 +169,7 @@ _AUTOENCODER: dict[str, Any] = {
 _VAE: dict[str, Any] = {
     "extra": (_vae(9, 3, 6), _vae(400, 20, 28)),
     "full": {"H": 28, "W": 28, "L": 20},
+    "shallow": True,
     "data": "image: f32[N, 1, {H}, {W}], noise: f32[N, {L}]",
     "loss": "surprise({model}(image, noise).logits, image) + divergence({model}(image, noise).m, {model}(image, noise).s)",
     "full_draws": 8,
@@ -180,7 +188,7 @@ CASES = {
         Case("Slope", "lenet.dl", _LENET, (), labelled=True),
         _zoo("AlexNet", "alexnet.dl", "TwoColumns[[4, 6, 6, 8, 4], hidden = 11, classes = 10]", 67, ("momentum",), full_draws=1),
         _zoo("AlexNetSingle", "alexnet.dl", "SingleColumn[[3, 5, 7, 6, 4], hidden = 11, classes = 10]", 67, ("adamw",), full_draws=1),
-        _zoo("AlexNetSmall", "alexnet.dl", "", 28, ("adamw",), full={"H": 28, "W": 28}, channels=1, full_draws=4),
+        _zoo("AlexNetSmall", "alexnet.dl", "", 28, ("adamw",), full={"H": 28, "W": 28}, channels=1, full_draws=24, shallow=True),
         _zoo("VGG16", "vgg.dl", "VGG[[2, 1, 1], [3, 5, 4], hidden = 11, classes = 10]", 32, ("momentum",), full_draws=1),
         _zoo("ResNet18", "resnet.dl", "ResNet[Basic, [2, 1], C = 5, classes = 10]", 32, ("momentum",), full_draws=3),
         _zoo("ResNet50", "resnet.dl", "ResNet[Bottleneck, [1, 2], C = 3, classes = 10]", 32, ("adamw",), full_draws=1),
