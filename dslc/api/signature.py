@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dslc.diagnostics import Diagnostic, DiagnosticError, Span
-from dslc.ir.recipe import LoadPlan, PhasePlan, Recipe, RecipeField, SavePlan
+from dslc.ir.recipe import BestPlan, Judged, LoadPlan, PhasePlan, Recipe, RecipeField, SavePlan
 from dslc.ir.types import DType
 
 
@@ -67,6 +67,8 @@ def recipe_from_json(data: Mapping[str, Any]) -> Recipe:
     known["settings"] = tuple((str(n), v) for n, v in data["settings"])
     known["data_options"] = tuple((str(n), tuple(v) if isinstance(v, list) else v) for n, v in data.get("data_options", ()))
     known["save"] = SavePlan(**data["save"]) if data["save"] else None
+    known["monitor"] = Judged(**data["monitor"]) if data["monitor"] else None
+    known["best"] = BestPlan(str(data["best"]["path"]), Judged(**data["best"]["judged"])) if data["best"] else None
     known["span"] = Span(**data["span"]) if data["span"] else None
     known["base"] = Path(data["base"])
     known["metrics"], known["augment"], known["totals"] = tuple(data["metrics"]), tuple(data["augment"]), tuple(data["totals"])

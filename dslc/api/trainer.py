@@ -89,7 +89,7 @@ class Trainer:
         written = self._ready.signature.recipe
         assert written is not None, "a module with a recipe"
         changed = written.override(epochs=epochs, steps=steps, batch=batch, seed=seed, settings=settings)
-        self.recipe: Recipe = changed if save else replace(changed, save=None)
+        self.recipe: Recipe = changed if save else replace(changed, save=None, best=None)
         folders = [*map(Path, data_folders), *options.data]
         self.data: DataSet = _data(self.recipe, folders, data, request.source)
         within_budget(self.recipe, self._ready.plan, self.data.train.count)
@@ -117,6 +117,7 @@ class Trainer:
             check=check,
             room=self._room(),
         )
+        self.data = self._fit.data  # without what is held out for validation
 
     def __iter__(self) -> Iterator[EpochReport]:
         """One report an epoch."""

@@ -1,4 +1,4 @@
-"""DL0101 to DL0114: names, imports, and what this version does not have."""
+"""DL0101 to DL0113: names and imports."""
 
 from __future__ import annotations
 
@@ -107,31 +107,5 @@ EXPLANATIONS = (
         "`normal`, `uniform` and the others are names for how a parameter or state starts; random tensors are drawn with `random_normal[...]`.",
         "model M(x: f32[N, 4]) -> f32[N, 4] { return x + normal[0.1] }",
         "model M(x: f32[N, 4]) -> f32[N, 4] { return x + random_normal[N, 4] }",
-    ),
-    Explanation(
-        "DL0114",
-        "This is in the language, but not in this version",
-        """
-        A second `save` in a recipe is a part of the language that this version of dslc does not compile yet.
-        """,
-        """
-        model M(x: f32[N, 64]) -> f32[N, 10] { return x |> Dense[10] }
-        train m {
-          data x: f32[N, 64], y: i64[N] from "digits"
-          minimize cross_entropy(M(x), y) over M with SGD[0.1]
-          epochs 1
-          save M as "m.safetensors" with every = 1
-          save M as "late.safetensors" with every = 10
-        }
-        """,
-        """
-        model M(x: f32[N, 64]) -> f32[N, 10] { return x |> Dense[10] }
-        train m {
-          data x: f32[N, 64], y: i64[N] from "digits"
-          minimize cross_entropy(M(x), y) over M with SGD[0.1]
-          epochs 1
-          save M as "m.safetensors" with every = 1
-        }
-        """,
     ),
 )

@@ -35,4 +35,31 @@ EXPLANATIONS = (
         }
         """,
     ),
+    Explanation(
+        "DL0525",
+        "What a run is judged by",
+        """
+        `save "best.safetensors" with best = accuracy` keeps the best epoch, and `patience 5` ends a run after five evaluations without a better one.
+        Both name a metric of the recipe that is one number, with a minus where less is better: `best = -loss`, `monitor "-loss"`. A recipe has one such
+        `save`, and one that saves where the run stands, with `every`, `every_steps` or `every_seconds`.
+        """,
+        """
+        model M(x: f32[N, 4]) -> f32[N, 3] { return Dense[3](x) }
+        train t {
+          data x: f32[N, 4], y: i64[N] from "npz:points.npz"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1]
+          epochs 30
+          save "best.safetensors" with best = loss
+        }
+        """,
+        """
+        model M(x: f32[N, 4]) -> f32[N, 3] { return Dense[3](x) }
+        train t {
+          data x: f32[N, 4], y: i64[N] from "npz:points.npz"
+          minimize cross_entropy(M(x), y) over M with SGD[0.1]
+          epochs 30
+          save "best.safetensors" with best = -loss
+        }
+        """,
+    ),
 )

@@ -272,8 +272,20 @@ def call_block(
         inner, context.floating = context.floating, floating
     if inner != floating:  # the body was in f32; its `float` results are the caller's
         results = [cast(context, r, floating, call_.span) if isinstance(r, Tensor) and r.type.dtype == inner else r for r in results]
+    if context.program.made is not None and training and path and function.name[0].isupper():
+        _remember(context.program.made, path, results)
     _, result_names = signatures.declared_results(signature)
     return results[0] if len(results) == 1 else Results(tuple(results), result_names)
+
+
+def _remember(made: dict[str, Tensor], path: str, results: Sequence[Tensor | Poison]) -> None:
+    """Notes what a block has made; a further call of it has a number."""
+    floats = [r for r in results if isinstance(r, Tensor) and r.type.dtype.floating]
+    for tensor in floats[:1]:
+        number = 1
+        while (name := path if number == 1 else f"{path}#{number}") in made:
+            number += 1
+        made[name] = tensor
 
 
 def _check_given(context: Context, signature: syntax.Signature, frame: Frame, span: Span) -> None:

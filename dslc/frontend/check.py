@@ -26,7 +26,7 @@ from dslc.ir.types import DType
 
 EXPORT_OPTIONS = ("target", "weights", "precision")
 # What a block that nothing calls can be told without knowing its static arguments.
-CERTAIN = frozenset(f"DL0{number}" for number in (101, 102, 103, 108, 109, 111, 113, 114, 202, 307, 314, 316, 317, 319, 330, 331, 409, 410))
+CERTAIN = frozenset(f"DL0{number}" for number in (101, 102, 103, 108, 109, 111, 113, 202, 307, 314, 316, 317, 319, 330, 331, 409, 410))
 
 
 @dataclass(frozen=True, slots=True)

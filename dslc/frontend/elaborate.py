@@ -153,7 +153,7 @@ def _recipe(loaded: Loaded, name: str, request: Request, collect: Sequence[str])
         if result.update is not None:
             built.append(result.update)
         _check_used(loaded, request, context)
-    recipe = recipe_data(context, loaded.unit, train, results[:-1], results[-1])
+    recipe = recipe_data(loaded.unit, train, results[:-1], results[-1])
     if loaded.reporter.failed:
         raise loaded.refuse()
     return Elaborated(_module(loaded, name, built), recipe, tuple(loaded.reporter.diagnostics))

@@ -13,7 +13,7 @@ from pathlib import Path
 from dslc.diagnostics import Note
 from dslc.frontend import syntax
 from dslc.frontend.calls import Call, call
-from dslc.frontend.clauses import Settings, read_loads, read_saves, read_settings
+from dslc.frontend.clauses import Settings, read_loads, read_monitor, read_saves, read_settings
 from dslc.frontend.data_options import read_option
 from dslc.frontend.files import Unit
 from dslc.frontend.groups import Options, assign_groups, check_frozen, minimize_options
@@ -25,11 +25,12 @@ from dslc.frontend.report import Refused, did_you_mean, listed
 from dslc.frontend.scope import Context, Frame, fork
 from dslc.frontend.signatures import evaluate_type
 from dslc.frontend.statements import run
+from dslc.frontend.statistics import add_statistics
 from dslc.frontend.tensors import cast, note_of
 from dslc.frontend.values import ListValue, OperatorFunction, Origin, Poison, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.module import PortKind, Program, Role
-from dslc.ir.recipe import AVERAGE, COLLECTED, DataOption, LoadPlan, PhasePlan, Recipe, RecipeField
+from dslc.ir.recipe import AVERAGE, COLLECTED, BestPlan, DataOption, Judged, LoadPlan, PhasePlan, Recipe, RecipeField, SavePlan
 from dslc.ir.types import DType, TensorType
 
 
@@ -50,6 +51,9 @@ class Built:
     totals: tuple[str, ...] = ()
     loads: tuple[LoadPlan, ...] = ()
     settings: Settings | None = None
+    save: SavePlan | None = None
+    best: BestPlan | None = None
+    monitor: Judged | None = None
     source: syntax.Str | None = None
     data_options: dict[str, DataOption] = field(default_factory=dict)
 
@@ -65,6 +69,7 @@ def build_recipe(context: Context, unit: Unit, train: syntax.Train, part: Part, 
     frame = Frame(unit, f"the recipe {train.name.text}", "", training, no_parameters="a recipe makes no parameters of its own")
     if training:
         built.settings = read_settings(context, train)
+        context.program.made = {} if built.settings.statistics else None
     check_phases(context, train)
     data = [c for c in train.clauses if isinstance(c, syntax.Data)]
     if not data:
@@ -137,6 +142,8 @@ def _train(
     shared.moved |= chosen.keys()
     shared.averaged |= chosen.keys() if built.options.ema is not None else set()
     gradients = gradients_of(context, clause, list(chosen), loss)
+    if context.program.made is not None:
+        add_statistics(context, clause, list(chosen), gradients)
     if built.options.accumulate == 1:
         step = _counter(context, train, f"{prefix}step") if part.phase is not None else batch
         move_parameters(context, clause, chosen, gradients, built.options, step, frame, prefix)
@@ -279,15 +286,22 @@ def _clauses(
             hint="write minimize cross_entropy(logits, label) over Model with AdamW[1e-3]",
         )
     built.metrics, built.totals = tuple(metrics.names), tuple(metrics.totals)
+    if not part.training:
+        numbers = [name for name in metrics.names if name not in metrics.tables]
+        built.save, built.best = read_saves(context, train, numbers)
+        with context.reporter.muted():
+            settings = read_settings(context, train)
+        built.monitor = read_monitor(context, train, settings, built.best, numbers)
     return found
 
 
 @dataclass(slots=True)
 class _Metrics:
-    """Names so far; `totals` are counted over an evaluation."""
+    """Names so far; `totals` are counted over an evaluation, `tables` are those that are no single number."""
 
     names: list[str]
     totals: list[str] = field(default_factory=list)
+    tables: set[str] = field(default_factory=set)
 
 
 def _loss(context: Context, clause: syntax.Minimize, frame: Frame, prefix: str) -> Tensor | None:
@@ -313,6 +327,7 @@ def _metric(context: Context, train: syntax.Train, clause: syntax.Metric, frame:
     roles = _roles_behind(context, value)
     if Role.METRIC in roles and isinstance(value, Tensor) and all(isinstance(n, int) for n in value.type.shape):
         metrics.totals.append(name)
+        metrics.tables |= {name} if value.type.rank else set()
         if not frame.training:
             context.program.output(PortKind.RESULT, name, value)
         return
@@ -366,7 +381,7 @@ def _scalar(context: Context, node: syntax.Expr, value: Value, what: str, code: 
 # --- the recipe as data --------------------------------------------------------------------------------------------------
 
 
-def recipe_data(context: Context, unit: Unit, train: syntax.Train, trained: Sequence[Built], evaluated: Built) -> Recipe:
+def recipe_data(unit: Unit, train: syntax.Train, trained: Sequence[Built], evaluated: Built) -> Recipe:
     """What the fit loop needs, from the programs that train and the one that evaluates."""
     built = trained[-1]
     settings = built.settings
@@ -384,6 +399,9 @@ def recipe_data(context: Context, unit: Unit, train: syntax.Train, trained: Sequ
         batch=settings.batch,
         seed=settings.seed,
         validate=settings.validate,
+        validation=settings.validation,
+        patience=settings.patience,
+        monitor=evaluated.monitor,
         accumulate=1 if phases else built.options.accumulate,
         phases=phases,
         ema=any(b.options.ema is not None for b in trained),
@@ -393,7 +411,9 @@ def recipe_data(context: Context, unit: Unit, train: syntax.Train, trained: Sequ
         augment=built.augment,
         data_options=tuple(built.data_options.items()),
         settings=tuple(defaults.items()),
-        save=read_saves(context, train),
+        save=evaluated.save,
+        best=evaluated.best,
+        statistics=settings.statistics,
         budget=settings.budget,
         base=unit.folder or Path(),
         span=built.source.span,

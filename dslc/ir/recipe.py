@@ -30,6 +30,10 @@ COLLECTED = "collected/"
 """Before the name of a tensor that an evaluation gives for metrics in Python."""
 
 
+STATISTICS = "statistics/"
+"""Before the name of what a training program says about gradients, parameters and activations."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecipeField:
     """A name that a `data` statement declares; `shape` is that of one example, all sizes bound."""
@@ -47,6 +51,22 @@ class SavePlan:
     every_epochs: int | None = None
     every_steps: int | None = None
     every_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A metric by which epochs are told from each other: `accuracy` is better when it is larger, `-loss` when it is smaller."""
+
+    metric: str
+    larger: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BestPlan:
+    """`save "f" with best = accuracy`: the file keeps the checkpoint of the best epoch."""
+
+    path: str
+    judged: Judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +94,9 @@ class PhasePlan:
 class Recipe:
     """One `train` item. Without `epochs` and `steps` it trains one epoch; with both it ends at whichever comes first.
 
-    `validate`: the test examples are evaluated after every so many epochs, and after the last; 0 means never.
+    `validate`: the test examples are evaluated after every so many epochs, and after the last; 0 means never. With `validation` that
+    share of the training examples is held out and evaluated instead, the test examples after the last epoch alone. `patience`:
+    training ends when so many evaluations in a row were not better by `monitor`. `best` keeps the best epoch.
     A step takes `accumulate` batches, the last one of an epoch those that are left. With `phases` a step is one execution of one of
     them, in the order of the cycle, and `accumulate` is each one's own. `totals` are the metrics that are counted over an
     evaluation and are not means over its examples. `loads` are the files that parameters begin with. `ema`: whether averages are kept.
@@ -90,6 +112,9 @@ class Recipe:
     batch: int = 32
     seed: int = 0
     validate: int = 1
+    validation: float | None = None
+    patience: int | None = None
+    monitor: Judged | None = None
     accumulate: int = 1
     phases: tuple[PhasePlan, ...] = ()
     ema: bool = False
@@ -100,6 +125,8 @@ class Recipe:
     data_options: tuple[tuple[str, DataOption], ...] = ()
     settings: tuple[tuple[str, float | int], ...] = ()
     save: SavePlan | None = None
+    best: BestPlan | None = None
+    statistics: bool = False
     budget: int | None = None
     base: Path = Path()
     span: Span | None = None

@@ -10,19 +10,19 @@ from typing import SupportsFloat
 
 from dslc.data import Batches, DataSet, Field, from_python, open_data
 from dslc.diagnostics import Diagnostic, DiagnosticError
-from dslc.ir.recipe import Recipe
+from dslc.ir.recipe import STATISTICS, Recipe
 from dslc.training import checkpoint
 from dslc.training.checkpoint import Checkpoint, RunState, StageHook
 from dslc.training.cycle import Cycle, Step
 from dslc.training.evaluation import Evaluation, Measured, PythonMetric, Tally
 from dslc.training.finite import LARGEST_COPY, FiniteWatch, NotFinite, Position
 from dslc.training.interrupt import Interrupted, InterruptGuard
-from dslc.training.protocol import EpochReport, Observer, RunInfo, RunReport, StepReport, TrainingProgram
+from dslc.training.judge import exhausted, hold_out, is_best
+from dslc.training.protocol import EpochReport, Observer, RunInfo, RunReport, TrainingProgram
 from dslc.training.replay import diagnosis, replayed
+from dslc.training.watch import Watch
 
-_PROGRESS_SECONDS = 0.1
 _NEVER = 2**62
-_MOST_PENDING = 64  # steps whose results are not yet read
 
 
 _Result = tuple[Mapping[str, SupportsFloat], int, bool, str]
@@ -39,11 +39,13 @@ def open_recipe_data(recipe: Recipe, *, folders: Sequence[Path] = (), given: obj
 
 def checkpoint_path(recipe: Recipe, folder: Path) -> Path | None:
     """Where the recipe saves: a name within `folder`, which is not the text's to choose. Error: DL0728 for a name that leads out."""
-    if recipe.save is None:
-        return None
-    name = PurePath(recipe.save.path)
-    if not name.name or name.is_absolute() or ".." in name.parts or "\0" in recipe.save.path:
-        raise _refused("DL0728", f"the recipe '{recipe.name}' saves to '{recipe.save.path}'", "a recipe saves within the folder of the run")
+    return _inside(recipe, recipe.save.path, folder) if recipe.save is not None else None
+
+
+def _inside(recipe: Recipe, path: str, folder: Path) -> Path:
+    name = PurePath(path)
+    if not name.name or name.is_absolute() or ".." in name.parts or "\0" in path:
+        raise _refused("DL0728", f"the recipe '{recipe.name}' saves to '{path}'", "a recipe saves within the folder of the run")
     return folder / name
 
 
@@ -77,9 +79,11 @@ class Fit:
         assert log_every >= 1, "steps between records"
         self.recipe = recipe
         self.program = program
-        self.data = data
+        self.data, held = hold_out(data, recipe.validation if recipe.validate else None)
+        data = self.data
         self.info = info or RunInfo()
         self.path = checkpoint_path(recipe, folder or Path.cwd())
+        self.best_path = _inside(recipe, recipe.best.path, folder or Path.cwd()) if recipe.best is not None else None
         self.replay_path = folder / f"{recipe.name}.replay.safetensors" if folder is not None else None
         self.history: list[EpochReport] = []
         self.observers = tuple(observers)
@@ -98,6 +102,7 @@ class Fit:
         described = [data.description[f.name] for f in program.inputs]
         self.batches = Batches(data.train, described, recipe.batch)
         self._test_batches = Batches(data.test, described, recipe.batch) if data.test and recipe.validate else None
+        self._validation_batches = Batches(held, described, recipe.batch) if held is not None else None
         self.cycle = Cycle(recipe)
         batches = -(-data.train.count // recipe.batch)
         self._last_epoch = recipe.epochs or (1 if recipe.steps is None else _NEVER)
@@ -111,6 +116,7 @@ class Fit:
         self._step = 0  # updates in all
         self._seconds = 0.0  # of the current epoch
         self._tally = Tally()
+        self._statistics = Tally()  # since the last record
         self._saved: tuple[int, int, int] | None = None  # the position of the checkpoint that is in place
         self._saved_time = perf_counter()
         self._fingerprint = ""
@@ -129,8 +135,9 @@ class Fit:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs or steps of the recipe are done, and the last epoch is reported."""
-        return self._epoch >= self._last_epoch or (self._step >= self._last_step and self._example == 0)
+        """Whether all epochs or steps of the recipe are done, or its patience is, and the last epoch is reported."""
+        done = self._epoch >= self._last_epoch or (self._step >= self._last_step and self._example == 0)
+        return done or (self._example == 0 and exhausted(self.history, self.recipe))
 
     @property
     def step(self) -> int:
@@ -184,14 +191,17 @@ class Fit:
         position = self._epoch, self._example, self._step
         if self.path is None or self._saved == position:
             return self.path
-        self._look()
-        started = perf_counter()
-        checkpoint.save(self.path, Checkpoint(self.program.state(), self._state(), self.data.description.to_json()), self._fault)
+        self._write(self.path)
         self._saved_time = perf_counter()
         self._saved = position
-        for observer in self.observers:
-            observer.saved(self.path, self._step, self._saved_time - started)
         return self.path
+
+    def _write(self, path: Path) -> None:
+        self._look()
+        started = perf_counter()
+        checkpoint.save(path, Checkpoint(self.program.state(), self._state(), self.data.description.to_json()), self._fault)
+        for observer in self.observers:
+            observer.saved(path, self._step, perf_counter() - started)
 
     def _run_epoch(self) -> EpochReport:
         outcome = "failed"
@@ -200,11 +210,13 @@ class Fit:
             self._train()
             if self._last or self.finite.due(perf_counter()):
                 self._look()
-            report = self._report(self._evaluate())
+            report = self._evaluated()
             self.history.append(report)
             self._epoch, self._example, self._seconds, self._tally = self._epoch + 1, 0, 0.0, Tally()
             for observer in self.observers:
                 observer.epoch(report)
+            if self.best_path is not None and self.recipe.best is not None and is_best(self.history, self.recipe.best.judged):
+                self._write(self.best_path)
             every = self.recipe.save.every_epochs if self.recipe.save else None
             if self.finished or (every is not None and self._epoch % every == 0):
                 self._save()
@@ -233,7 +245,7 @@ class Fit:
         examples, done, parts = self.batches.count, self._example, 0
         if any(it.accumulate > 1 for it in steps):
             program.reset()
-        watch = _Watch(self)
+        watch = Watch(self)
         step, due, alarm = self._step, watch.due, watch.alarm
         self.batches.waits, self.batches.waited = 0, 0.0
         with self.batches.ahead(self.batches.shuffled(self.recipe.seed, self._epoch, self._example)) as batches:
@@ -262,8 +274,11 @@ class Fit:
         for metrics, count, whole, name in pending:
             self._step += whole
             self._example += count
-            self._tally.add(metrics, count)
             loss = float(metrics[name])
+            if self.recipe.statistics:
+                self._statistics.add({n.removeprefix(STATISTICS): v for n, v in metrics.items() if n.startswith(STATISTICS)}, count)
+                metrics = {n: v for n, v in metrics.items() if not n.startswith(STATISTICS)}
+            self._tally.add(metrics, count)
             if not math.isfinite(loss) and self.finite.enabled:
                 what = f"the loss of {name.rpartition('.')[0]}" if self.recipe.phases else "the loss"
                 raise NotFinite(f"{what} is {loss}", self._step + (not whole))
@@ -282,14 +297,26 @@ class Fit:
         """Whether the epoch that has just been trained is the last one."""
         return self._epoch + 1 >= self._last_epoch or self._step >= self._last_step
 
-    def _evaluate(self) -> Measured:
-        """What the test examples give, where this epoch is to be validated."""
-        if self._test_batches is None or not ((self._epoch + 1) % self.recipe.validate == 0 or self._last):
+    def _evaluated(self) -> EpochReport:
+        """The report of the epoch: with a validation split the test examples are left for the end."""
+        due = self.recipe.validate and ((self._epoch + 1) % self.recipe.validate == 0 or self._last)
+        none = Measured({}, {})
+        if self._validation_batches is None:
+            return self._report(self._evaluate(self._test_batches) if due else none, none)
+        held = self._evaluate(self._validation_batches) if due else none
+        report = self._report(none, held)
+        if self._last or exhausted([*self.history, report], self.recipe):
+            report = self._report(self._evaluate(self._test_batches), held)
+        return report
+
+    def _evaluate(self, examples: Batches | None) -> Measured:
+        """What these examples give."""
+        if examples is None:
             return Measured({}, {})
         evaluation = Evaluation(self.recipe.totals, self._hooks)
         if self.recipe.totals:
             self.program.reset()
-        with self._test_batches.ahead(self._test_batches.in_order()) as batches:
+        with examples.ahead(examples.in_order()) as batches:
             for batch, count in batches:
                 evaluation.add(batch, self.program.evaluate(batch), count)
                 if self._guard.requested:
@@ -300,11 +327,13 @@ class Fit:
         """Saves and raises `Interrupted`."""
         raise Interrupted(self._step, self._save())
 
-    def _report(self, test: Measured) -> EpochReport:
+    def _report(self, test: Measured, held: Measured) -> EpochReport:
         speed = self._tally.count / self._seconds if self._seconds > 0 else 0.0
         waits, waited = self.batches.waits, round(self.batches.waited, 6)
         means = self._tally.means()
-        return EpochReport(self._epoch + 1, self._step, means, test.metrics, self._seconds, speed, waits, waited, test.tables)
+        return EpochReport(
+            self._epoch + 1, self._step, means, test.metrics, self._seconds, speed, waits, waited, test.tables, held.metrics, held.tables
+        )  # fmt: skip
 
     def _announce(self) -> None:
         if self._announced:
@@ -316,6 +345,7 @@ class Fit:
             data=self.data.name,
             examples=self.data.train.count,
             test_examples=self.data.test.count if self.data.test else 0,
+            validation_examples=self._validation_batches.count if self._validation_batches else 0,
             data_bytes=self.data.nbytes,
             unit="images" if pictures else "examples",
             epochs=self._epochs,
@@ -331,7 +361,7 @@ class Fit:
         )
         for observer in self.observers:
             observer.started(run)
-        if self._test_batches is None and (self._hooks or self.recipe.totals):
+        if self._test_batches is None and self._validation_batches is None and (self._hooks or self.recipe.totals):
             names = ", ".join((*self.recipe.totals, *(hook.name for hook in self._hooks)))
             why = "validate is 0" if self.data.test else "there are no test examples"
             self._note(f"{names}: not computed, {why}")
@@ -401,80 +431,6 @@ class Fit:
     def _note(self, text: str) -> None:
         for observer in self.observers:
             observer.note(text)
-
-
-class _Watch:
-    """Looks after what happens within an epoch beside steps: progress, records, checkpoints, Ctrl-C.
-
-    `due` and `alarm` are the time and the step at which `look` is wanted next.
-    """
-
-    def __init__(self, fit: Fit):
-        self._fit = fit
-        self._plan = fit.recipe.save if fit.path else None
-        self._before = fit._seconds
-        self._lost = 0.0  # seconds in saving and reporting, which are no training time
-        self._start = perf_counter()
-        self._next_progress = self._start
-        self._window = fit._tally.copy()
-        self._window_seconds = self._before
-        self._schedule(self._start)
-
-    def look(self) -> None:
-        """Everything that is due after the step just drained."""
-        fit, now = self._fit, perf_counter()
-        self.stop()
-        if fit._step % fit._log_every == 0 and fit.observers:
-            self._log()
-        if fit.finite.due(now):
-            fit._look()
-        if now >= self._next_progress and fit.observers:
-            self._next_progress = now + _PROGRESS_SECONDS
-            report = self._step_report(fit._tally.means(), fit._tally.count / max(fit._seconds, 1e-9))
-            for observer in fit.observers:
-                observer.progress(report)
-        if fit._guard.requested:
-            fit._stop()
-        if self._save_due(now):
-            fit._save()
-        self._lost += perf_counter() - now
-        self._schedule(now)
-
-    def stop(self) -> None:
-        """Brings the epoch's seconds up to date."""
-        self._fit._seconds = self._before + perf_counter() - self._start - self._lost
-
-    def _schedule(self, now: float) -> None:
-        fit, plan = self._fit, self._plan
-        self.due = self._next_progress if fit.observers else math.inf
-        steps = [_MOST_PENDING, *([fit._log_every] if fit.observers else [])]
-        if plan is not None and plan.every_seconds is not None:
-            self.due = min(self.due, fit._saved_time + plan.every_seconds)
-        if plan is not None and plan.every_steps is not None:
-            steps.append(plan.every_steps)
-        self.alarm = min(fit._last_step, *((fit._step // n + 1) * n for n in steps))
-
-    def _save_due(self, now: float) -> bool:
-        fit, plan = self._fit, self._plan
-        if plan is None:
-            return False
-        by_step = plan.every_steps is not None and fit._step % plan.every_steps == 0
-        return by_step or (plan.every_seconds is not None and now - fit._saved_time >= plan.every_seconds)
-
-    def _log(self) -> None:
-        fit = self._fit
-        seconds = max(fit._seconds - self._window_seconds, 1e-9)
-        means = fit._tally.means_since(self._window)
-        report = self._step_report(means, (fit._tally.count - self._window.count) / seconds)
-        self._window, self._window_seconds = fit._tally.copy(), fit._seconds
-        for observer in fit.observers:
-            observer.logged(report)
-
-    def _step_report(self, metrics: Mapping[str, float], speed: float) -> StepReport:
-        fit = self._fit
-        left = max(fit._total - fit._step, 0)
-        seconds_a_step = fit.batches.batch * fit.cycle.batches / speed if speed > 0 else 0.0
-        return StepReport(fit._epoch + 1, fit._step, fit._total, fit._example, metrics, speed, left * seconds_a_step)
 
 
 def _refused(code: str, message: str, hint: str) -> DiagnosticError:

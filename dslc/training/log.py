@@ -3,7 +3,7 @@
 | `event` | holds |
 |---|---|
 | `start` | versions, CPU, threads, seed, source digest, data, settings, `resumed` (the step, or null) |
-| `steps` | means over the steps since the last record, step, epoch, speed |
+| `steps` | means over the steps since the last record, of metrics and of `statistics` where the recipe wants them; step, epoch, speed |
 | `epoch` | means over the epoch, test metrics and tables, seconds, speed; how often and how long (seconds) steps waited for data |
 | `checkpoint` | file, step, seconds that saving took |
 | `note`, `end` | a text; the outcome "finished", "interrupted" or "failed" |
@@ -56,6 +56,7 @@ class JsonLog(Observer):
             data=run.data,
             examples=run.examples,
             test_examples=run.test_examples,
+            **({"validation_examples": run.validation_examples} if run.validation_examples else {}),
             epochs=run.epochs,
             steps=run.steps,
             batch=run.batch,
@@ -76,10 +77,15 @@ class JsonLog(Observer):
             step=report.step,
             metrics=dict(report.metrics),
             examples_per_second=round(report.examples_per_second, 1),
+            **({"statistics": dict(report.statistics)} if report.statistics else {}),
         )
 
     def epoch(self, report: EpochReport) -> None:
-        self._write("epoch", **asdict(report))
+        record = asdict(report)
+        for name in ("validation_metrics", "validation_tables"):
+            if not record[name]:
+                del record[name]
+        self._write("epoch", **record)
 
     def saved(self, path: Path, step: int, seconds: float) -> None:
         self._write("checkpoint", file=path.name, step=step, seconds=round(seconds, 6))

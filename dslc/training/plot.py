@@ -6,7 +6,7 @@ One panel a metric, with the training curve and the test curve over epochs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -16,12 +16,12 @@ from dslc.training.protocol import EpochReport, Observer, RunReport
 
 _PANEL, _HEIGHT = 360, 260  # pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 34, 40  # margins of a panel
-_COLORS = {"train": "#1f6fb4", "test": "#d1495b"}
+_COLORS = {"train": "#1f6fb4", "validation": "#3a8f5c", "test": "#d1495b"}
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values by epoch; `label` is "train" or "test"."""
+    """Values by epoch; `label` is "train", "validation" or "test"."""
 
     label: str
     epochs: tuple[int, ...]
@@ -74,18 +74,22 @@ def write_curves(path: Path, history: Sequence[EpochReport], title: str = "") ->
 
 def panels_of(history: Sequence[EpochReport]) -> list[Panel]:
     """A panel for every metric, "loss" first."""
-    names = list(dict.fromkeys(name for r in history for name in (*r.metrics, *r.test_metrics)))
+    names = list(dict.fromkeys(name for r in history for label in _COLORS for name in _measured(r, label)))
     names.sort(key=lambda name: name != "loss")
     panels = []
     for name in names:
         curves = []
-        for label in ("train", "test"):
-            points = [(r.epoch, (r.metrics if label == "train" else r.test_metrics).get(name, math.nan)) for r in history]
+        for label in _COLORS:
+            points = [(r.epoch, _measured(r, label).get(name, math.nan)) for r in history]
             points = [p for p in points if math.isfinite(p[1])]
             if points:
                 curves.append(Curve(label, tuple(p[0] for p in points), tuple(p[1] for p in points)))
         panels.append(Panel(name, tuple(curves)))
     return panels
+
+
+def _measured(report: EpochReport, label: str) -> Mapping[str, float]:
+    return {"train": report.metrics, "validation": report.validation_metrics, "test": report.test_metrics}[label]
 
 
 def svg(panels: Sequence[Panel], title: str = "") -> str:
@@ -128,7 +132,7 @@ def _panel(panel: Panel) -> list[str]:
         points = " ".join(f"{x(e):.1f},{y(v):.1f}" for e, v in zip(curve.epochs, curve.values, strict=True))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts.append(f'<circle cx="{x(curve.epochs[-1]):.1f}" cy="{y(curve.values[-1]):.1f}" r="3" fill="{color}"/>')
-        parts.append(f'<text x="{right - 110 + 60 * i}" y="20" fill="{color}">{curve.label}</text>')
+        parts.append(f'<text x="{right - 60 * (len(panel.curves) - i)}" y="20" fill="{color}">{curve.label}</text>')
     return parts
 
 

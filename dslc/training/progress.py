@@ -123,6 +123,7 @@ class LiveProgress(Observer):
 def headline(run: RunReport) -> str:
     """What is trained on what."""
     held_out = f" + {run.test_examples:,} held out" if run.test_examples else ""
+    held_out += f" + {run.validation_examples:,} for validation" if run.validation_examples else ""
     resumed = f", resumed after step {run.resumed:,}" if run.resumed is not None else ""
     batch = f"{run.accumulate} batches of {run.batch} a step" if run.accumulate > 1 else f"batch {run.batch}"
     turns = [phase.name if phase.repeat == 1 else f"{phase.repeat} {phase.name}" for phase in run.phases]
@@ -132,7 +133,8 @@ def headline(run: RunReport) -> str:
 
 def epoch_line(report: EpochReport, epochs: int, unit: str) -> str:
     """One finished epoch: training metrics, test metrics, speed, time."""
-    test = f"  test {shown(report.test_metrics)}" if report.test_metrics else ""
+    test = f"  validation {shown(report.validation_metrics)}" if report.validation_metrics else ""
+    test += f"  test {shown(report.test_metrics)}" if report.test_metrics else ""
     waited = f"  {report.waits:,} waits for data, {duration(report.waited)}" if report.waits else ""
     width = len(str(epochs))
     return (

@@ -41,7 +41,7 @@ class TrainingProgram(Protocol):
         ...
 
     def step(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, SupportsFloat]:
-        """One update. Returns "loss" and the recipe's metrics, each the mean over the batch.
+        """One update. Returns "loss" and the recipe's metrics, each the mean over the batch, and what it has of "statistics/...".
 
         `batch` holds `[n, *field.shape]` arrays that are overwritten after the call. `settings` has the recipe's settings and
         "seed", "step" (updates before this one, from 0) and "total" (updates of the whole run, for schedules); it is one dictionary
@@ -92,7 +92,8 @@ class RunInfo:
 @dataclass(frozen=True, slots=True)
 class EpochReport:
     """One epoch, counted from 1. Metrics are means over examples; `test_metrics` is empty where nothing was evaluated. `test_tables` are
-    metrics that are no single number, such as a confusion matrix, as nested lists.
+    metrics that are no single number, such as a confusion matrix, as nested lists. The same of examples that the recipe holds out for
+    validation are `validation_metrics` and `validation_tables`.
 
     `seconds` is the time of the training steps with the making of batches, without evaluation and saving. `waits` counts the steps
     that had to wait for a batch that a thread was still making, since the last resumption, and `waited` the seconds of it.
@@ -107,11 +108,14 @@ class EpochReport:
     waits: int = 0
     waited: float = 0.0
     test_tables: Mapping[str, Any] = field(default_factory=dict)
+    validation_metrics: Mapping[str, float] = field(default_factory=dict)
+    validation_tables: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """The state within an epoch. `metrics` are means over the epoch so far, or, in `logged`, over the steps since the last record."""
+    """The state within an epoch. `metrics` are means over the epoch so far, or, in `logged`, over the steps since the last record; so are
+    `statistics`, which only records have, of a recipe that wants them."""
 
     epoch: int
     step: int
@@ -120,6 +124,7 @@ class StepReport:
     metrics: Mapping[str, float]
     examples_per_second: float
     seconds_left: float
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,7 @@ class RunReport:
     history: Sequence[EpochReport]
     accumulate: int = 1
     phases: Sequence[PhasePlan] = ()
+    validation_examples: int = 0
 
 
 class Observer:
