@@ -9,8 +9,8 @@ from dslc.diagnostics import Note, Span
 from dslc.frontend import static, syntax
 from dslc.frontend.program import Scope
 from dslc.frontend.report import Refused, did_you_mean, listed, plural
-from dslc.frontend.scope import MAX_OPERATIONS, Context, Frame, resolve, spend, too_many_operators
-from dslc.frontend.signatures import check_total, equal, mismatch_hint
+from dslc.frontend.scope import MAX_OPERATIONS, Context, Frame, Missing, file_name, language_name, resolve, spend, too_many_operators
+from dslc.frontend.signatures import check_size, check_total, equal, mismatch_hint
 from dslc.frontend.source import expression_text
 from dslc.frontend.statements import Returned, bind, parts_of
 from dslc.frontend.tensors import cast, emit, name_origin, note_of, number
@@ -133,7 +133,7 @@ def _length(context: Context, node: syntax.Scan, source: _Source, frame: Frame) 
     """How often the body runs, and the name that `over` gives to it."""
     known = [(leaf.length, leaf.span) for leaf in _leaves(source) if leaf.length is not None]
     named: str | None = None
-    if node.extent is not None and known and _is_new(node.extent, frame):
+    if node.extent is not None and known and _is_new(context, node.extent, frame):
         assert isinstance(node.extent, syntax.Name)
         named = node.extent.text
     elif node.extent is not None:
@@ -152,8 +152,7 @@ def _length(context: Context, node: syntax.Scan, source: _Source, frame: Frame) 
             note = Note(f"this has {_elements(length)}", first)
             hint = mismatch_hint(context, length, other) or "what is walked together has one length"
             raise context.reporter.error("DL0333", f"a scan over {_elements(length)} and {_elements(other)}", span, notes=[note], hint=hint)
-    if isinstance(length, int) and length < 1:
-        raise context.reporter.error("DL0332", f"a scan over {_elements(length)} gives nothing", node.source.span)
+    check_size(context, length, node.source.span, str(length), "the number of iterations")
     if isinstance(length, DimExpr) and not context.checking:
         raise context.reporter.error(
             "DL0303",
@@ -168,9 +167,11 @@ def _elements(length: Dim) -> str:
     return plural(length, "element") if isinstance(length, int) else f"{length} elements"
 
 
-def _is_new(node: syntax.Expr, frame: Frame) -> bool:
-    unit = frame.unit
-    return isinstance(node, syntax.Name) and not any(node.text in names for names in (frame.names, unit.items, unit.dims, unit.imports))
+def _is_new(context: Context, node: syntax.Expr, frame: Frame) -> bool:
+    """Whether `over` gives the length a name: one that means nothing yet."""
+    if not isinstance(node, syntax.Name) or node.text in frame.names or node.text in frame.rows:
+        return False
+    return isinstance(file_name(context, frame.unit, node.text), Missing) and isinstance(language_name(context, node, frame), Missing)
 
 
 def _element(context: Context, source: _Source, slices: Iterator[Tensor], scope: Scope) -> Value:
@@ -383,6 +384,11 @@ class _Body:
 
     def _converted(self, carry: _Carry, before: Tensor, leaf: Value) -> Tensor:
         context, span, wanted = self.context, carry.node.span, before.type
+        if isinstance(leaf, float) and wanted.dtype.integer:
+            hint = f"start it with a float: {carry.text} = 0.0"
+            raise context.reporter.error(
+                "DL0334", f"the carry `{carry.text}` is {wanted} before and {leaf:g} after an iteration", span, hint=hint
+            )
         tensor = leaf if isinstance(leaf, Tensor) else number(context, leaf, wanted.dtype, span)
         actual = tensor.type
         same = actual.rank == wanted.rank and all(equal(context, a, b) for a, b in zip(actual.shape, wanted.shape, strict=True))

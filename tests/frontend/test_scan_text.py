@@ -251,6 +251,31 @@ def test_a_trip_count_is_known_when_compiled() -> None:
     np.testing.assert_array_equal(run(made(text, dims={"N": 2}), x=X[0, :2])["output"], X[0, :2].astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    ("scan", "code", "message"),
+    [
+        ("scan[axs = 1] v in x { yield v }", "DL0103", "no setting `axs`"),
+        ("scan[axis = 1, axis = 0] v in x { yield v }", "DL0307", "given twice"),
+        ("scan[reverse = 1] v in x { yield v }", "DL0305", "`reverse` of scan is true or false"),
+        ("scan a, a in zip(x, x) { yield a }", "DL0102", "`a` stands twice"),
+        ("scan a in x carry a = w { yield a }", "DL0102", "`a` stands twice"),
+        ("scan a, b in zip(x, x, x) { yield a + b }", "DL0309", "3 values for 2 names"),
+        ("scan a in zip() { yield a }", "DL0301", "zip takes sequences"),
+        ("scan a in zip(x, [1, 2]) { yield a }", "DL0332", "not over a list of 2"),
+        ("scan v in x { yield relu }", "DL0305", "what a scan yields is a tensor"),
+        ("scan v in x carry h = relu { h = v  yield v }", "DL0305", "the carry `h` is a tensor"),
+        ("scan v in x over relu { yield v }", "DL0305", "what a scan goes over is a size"),
+        ("scan i in 0..3000000000 { yield w + i }", "DL0217", "at most 2^31 - 1"),
+        ("scan v in x { for i in 0..2 { return v }  yield v }", "DL0314", "`return` stands in a `for`"),
+        ("scan v in x { update s = v  yield v }", "DL0409", "`s` is no state"),
+    ],
+)
+def test_what_is_refused(scan: str, code: str, message: str) -> None:
+    text = f"dim N <= 8\nmodel M(x: f32[4, 3], w: f32[3]) -> f32[4, 3] {{ y = {scan}  return x + y * w }}"
+    errors = check(text).errors
+    assert code in {e.code for e in errors} and any(message in e.message for e in errors)
+
+
 def test_what_the_body_reads_is_explicit_and_seen_by_the_verifier() -> None:
     text = "model M(x: f32[4, 3]) -> f32[4] { y = x * 2  return scan v in x { yield sum(v) + sum(y) } }"
     program = verify_module(made(text).module).programs["infer"]
