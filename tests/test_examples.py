@@ -17,6 +17,7 @@ SAID = {
     "train_arrays.py": r"(100\.0|9\d\.\d)% of new points are on the right spiral",
     "optimizer.py": r"epoch 20: .* held-out accuracy 9[5-9]\.\d%",
     "add_operator.py": r"gradient of cut_square, largest error: 0\.0",
+    "forecast.py": r"the last 8 years: 0\.\d\d ppm off; 1\.\d\d for the same month of the year before\n(wrote forecast\.png|no plot)",
     "similar.py": r"give the folder of all-MiniLM-L6-v2",
     "demo.py": r"(9[6-9]|100)\.\d% of 360 held-out images are right[\s\S]*this is a \d[\s\S]*with probability",
 }
