@@ -83,9 +83,9 @@ class Attention(Operator):
     With fewer heads of keys, each serves H / G heads of queries in a row (grouped queries). Behind q, k and v, in any order: a mask of
     bools (true: seen) and a bias that is added to the scores, both broadcast to [..., H, T, S]; and a whole number of keys, one or one an
     example [...], from 0 to S: only so many are there, and the rest of a cache is not read. `causal` and `window` count positions from
-    the end: the last query stands at the last key, so with n keys query i stands at n - T + i. A query that sees no key gives 0. Values
-    that are seen by no query of a kernel's block are not read; elsewhere a NaN under a mask spoils the sum as it does in 0 * NaN. In
-    training no matrix of T x S scores is kept: the gradient computes them again.
+    the end: the last query stands at the last key, so with n keys query i stands at n - T + i. A query that sees no key gives 0. Scores
+    are never kept, in training neither: the gradient computes them again, but for that of a bias, which is a matrix of scores itself.
+    What is masked must be finite: 0 * NaN is NaN.
     """
 
     family = "softmax"
@@ -155,8 +155,7 @@ class Attention(Operator):
                 extra.append(reshaped(b, b.expand(b.cast(x, dtype=I64), shape=lead), (batch,)))
             else:
                 extra.append(reshaped(b, b.expand(x, shape=scores), (batch, *scores[-3:])))
-        settings = {"causal": causal, "window": window or 0, "scale": scale}
-        out = _forward(b, *flat, *extra, **settings)[0]
+        out, _ = _forward(b, *flat, *extra, causal=causal, window=window or 0, scale=scale)
         return reshaped(b, out, (*q.type.shape[:-1], v.type.shape[-1]))
 
     def reference(self, q: Array, k: Array, v: Array, *masks: Array, causal: bool, window: int | None, scale: float | None) -> Any:
@@ -224,8 +223,8 @@ def _divided(heads: Dim, groups: Dim) -> Dim:
 def _plain_scores(b: Builder, q: Value, k: Value, extra: tuple[Value, ...], causal: bool, window: int, scale: float) -> Value:
     """Scores [B, H, T, S], minus infinity where a query does not see a key."""
     dtype, (n, heads, length, _), (_, groups, keys, _) = q.type.dtype, q.type.shape, k.type.shape
-    s = b.einsum(_grouped(b, q, groups), k, equation="b g h t e, b g s e -> b g h t s")
-    s = b.mul(reshaped(b, s, (n, heads, length, keys)), b.scalar(scale, dtype))
+    products = b.einsum(_grouped(b, q, groups), k, equation="b g h t e, b g s e -> b g h t s")
+    s: Value = b.mul(reshaped(b, products, (n, heads, length, keys)), b.scalar(scale, dtype))
     low = b.scalar(-np.inf, dtype)
     there: Value | None = None
     for x in extra:
