@@ -9,7 +9,7 @@ from dslc.diagnostics import Span
 from dslc.ir.builder import Builder
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value, sorted_attrs
-from dslc.ir.scan import KIND, is_scan, parts, with_axis
+from dslc.ir.scan import KIND, is_scan, parts, stack_axis, with_axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,10 @@ class Loop:
         """All that a value of the body has been, as a tensor around the loop, with the axis of the iterations."""
         found = self.at_hand(value)
         if found is None:
-            outer = self.outside.value(with_axis(value.type, 0, self.length))
-            self.yielded.append(Yielded(value, 0, outer))
-            found = outer, 0
+            axis = stack_axis(value.type)
+            outer = self.outside.value(with_axis(value.type, axis, self.length))
+            self.yielded.append(Yielded(value, axis, outer))
+            found = outer, axis
         return found
 
     def at_hand(self, value: Value) -> tuple[Value, int] | None:
@@ -135,8 +136,12 @@ def pruned(graph: Graph) -> Graph:
             value = same[value]
         return value
 
-    ops = tuple(op.with_inputs(tuple(map(final, op.inputs))) for op in reversed(kept))
-    return Graph(graph.inputs, ops, tuple(map(final, graph.outputs)))
+    outside.ops = [op.with_inputs(tuple(map(final, op.inputs))) for op in reversed(kept)]
+    outputs = list(map(final, graph.outputs))
+    for place, (before, after) in enumerate(zip(graph.outputs, outputs, strict=True)):
+        if after != before and after in graph.inputs:  # nothing would make this output: a copy does
+            outputs[place] = outside.apply("identity", after)
+    return Graph(graph.inputs, tuple(outside.ops), tuple(outputs))
 
 
 def _pruned_scan(op: Op, used: set[Value], same: dict[Value, Value], outside: Builder) -> Op | None:

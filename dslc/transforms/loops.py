@@ -163,13 +163,15 @@ def _hoist(view: View) -> None:
 
 
 def _lift(view: View) -> None:
-    """Products of elements and what is fixed, for all iterations at once; the body gets them as elements."""
-    kept = []
+    """Products of elements and what is fixed, for all iterations at once, with a bias; the body gets them as elements."""
+    kept, products = [], set[Value]()
     for op in view.loop.ops:
-        if op.kind == "dot_general" and view.depends[op.output] == Depends.ELEMENTS and view.liftable(op.output):
+        alone = op.kind == "add" and any(v in products and view.uses[v] == 1 and v.type == op.output.type for v in op.inputs)
+        if (op.kind == "dot_general" or alone) and view.depends[op.output] == Depends.ELEMENTS and view.liftable(op.output):
             found = view.lifted(op.output)
             assert found.axis is not None
             view.loop.walked.append(Walked(found.value, found.axis, op.output))
+            products.add(op.output)
         else:
             kept.append(op)
     view.loop.ops[:] = kept

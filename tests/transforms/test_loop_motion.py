@@ -146,6 +146,24 @@ def test_what_remains_of_a_loop(text: str, kinds: dict[str, int] | None) -> None
     assert [dict(inside(op)) for op in loops(after)] == ([] if kinds is None else [kinds])
 
 
+def test_a_bias_goes_with_its_product() -> None:
+    text = """
+    model M(x: f32[N, 5, 3]) -> f32[N, 4] {
+      param w: f32[3, 4] ~ normal
+      param u: f32[4, 4] ~ normal
+      param b: f32[4] = 1
+      return scan[axis = 1] v in x carry h = zeros[N, 4] { h = tanh(v @ w + b + h @ u)  return h }
+    }"""
+    _, after = both(text)
+    assert [inside(op)["add"] for op in loops(after)] == [1]
+
+
+def test_an_output_that_turns_out_to_be_an_input_is_a_copy() -> None:
+    text = "model M(x: f32[5, 3], w: f32[3]) -> (a: f32[3], b: f32[5, 3]) { b, a = scan v in x carry k = w { yield v  k = k  return k }  return a, b }"
+    _, after = both(text)
+    assert not loops(after) and not set(after.outputs) & set(after.inputs)
+
+
 def test_inner_loops_come_first() -> None:
     """x[t] @ w of an inner loop leaves both loops, its rows read by the inner one."""
     text = """
