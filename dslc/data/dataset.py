@@ -29,6 +29,11 @@ class Column(Protocol):
         ...
 
     @property
+    def held(self) -> Sequence[Array]:
+        """What of it lies in memory; columns may share arrays."""
+        ...
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The stored type, as an array's."""
         ...
@@ -65,7 +70,8 @@ class Split:
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in self.arrays.values())
+        shared = {id(a): a.nbytes for column in self.columns.values() for a in column.held}
+        return sum(a.nbytes for a in self.arrays.values()) + sum(shared.values())
 
     def pick(self, indices: NDArray[np.intp]) -> Split:
         """The examples with these numbers, in this order."""

@@ -144,6 +144,7 @@ class Pictures:
     masks: bool = False
 
     costly = True
+    held = ()
 
     @property
     def dtype(self) -> np.dtype[np.uint8]:

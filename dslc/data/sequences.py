@@ -120,6 +120,10 @@ class Windows:
     costly = False  # a batch is a few copies in memory
 
     @property
+    def held(self) -> tuple[Array, ...]:
+        return self.sequence, self.starts
+
+    @property
     def dtype(self) -> np.dtype[np.generic]:
         return self.sequence.dtype
 

@@ -123,6 +123,7 @@ class Sounds:
     rate: int
 
     costly = True
+    held = ()
 
     @property
     def dtype(self) -> np.dtype[np.float32]:

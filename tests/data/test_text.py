@@ -118,6 +118,7 @@ def test_windows_and_what_follows(tmp_path: Path) -> None:
         assert row["next"] == row["x"][-1] + 1
     batches = Batches(data.train, data.description.fields, 4)
     assert not batches.threaded
+    assert 70 < data.train.nbytes < 70 + 8 * 4 * len(train)  # the text once, and where windows begin
     whole = [b["x"].copy() for b, _ in batches.shuffled(3, 1)]
     again = [b["x"].copy() for b, _ in batches.shuffled(3, 1, start=8)]
     np.testing.assert_array_equal(np.concatenate(whole)[8:], np.concatenate(again))

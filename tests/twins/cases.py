@@ -50,7 +50,7 @@ OPTIMIZERS = {
     "adam": "Adam[2e-3]",
     "adamw": "AdamW[cosine[2e-3, warmup = 2]]",
 }
-LOSSES = ("focal", "cross_entropy", "binary_cross_entropy_with_logits", "mse")
+LOSSES = ("focal", "cross_entropy", "binary_cross_entropy_with_logits", "mse", "ctc_loss")
 # Not an optimizer: it leaves the gradient where the parameter was.
 GRADIENT = "optimizer Gradient(p: float[*L], g: float[*L], step: i64[]) -> float[*L] {\n  return g\n}\n"
 
@@ -175,6 +175,67 @@ _VAE: dict[str, Any] = {
     "full_draws": 8,
     "full_batches": (64, 64, 33),
 }
+
+
+def _forecast(model: str, block: str) -> Case:
+    data = "past: f32[N, 36], future: f32[N, 12]"
+    return Case(model, "rnn.dl", {}, full={}, zoo=True, block=block, data=data, loss="mse({model}(past), future)", stored=1)
+
+
+def _around(types: str, result: str, body: str) -> str:
+    return f"model Around({types}) -> {result} {{\n  {body}\n}}\n"
+
+
+_SPEECH: dict[str, Any] = {
+    "extra": (
+        _around("mels: f32[N, 6, 21]", "f32[N, 11, 5]", "return Listen[5, 4, 4](mels) as listen |> log_softmax"),
+        _around("mels: f32[N, 40, 101]", "f32[N, 51, 11]", "return Listen[64, 48, 10](mels) as listen |> log_softmax"),
+    ),
+    "full": {"m": 40, "f": 101, "s": 51},
+    "data": "mels: f32[N, {m}, {f}], says: i64[N, 3], frames: i64[N], count: i64[N]",
+    "loss": "ctc_loss({model}(mels), 1 + says % 4, {s} - frames % 3, 1 + count % 3)",
+    "full_draws": 4,
+}
+_BERT: dict[str, Any] = {
+    "extra": (
+        _around(
+            "tokens: i64[N, 6]",
+            "f32[N, 10]",
+            "return mean[axis = 1](Bert[10, 8, 2, 2, 12, 7](tokens, tokens > 0) as bert) |> Dense[10] as head",
+        ),
+        _around(
+            "tokens: i64[N, 64]",
+            "f32[N, 10]",
+            "return mean[axis = 1](Bert[4000, 96, 2, 4, 384, 128](tokens, tokens > 0) as bert) |> Dense[10] as head",
+        ),
+    ),
+    "full": {"L": 64},
+    "data": "tokens: i64[N, {L}], label: i64[N]",
+    "loss": "cross_entropy({model}(tokens), label)",
+    "vanishing": r"gradient/.*\.key\.b",  # what is added to all scores of a query alike
+    "full_draws": 3,
+}
+_CRITIC: dict[str, Any] = {
+    "extra": (
+        _around("image: f32[N, 1, 8, 8]", "f32[N]", "return image |> Judge[3, false] as judge"),
+        _around("image: f32[N, 1, 28, 28]", "f32[N]", "return image |> Judge[32, false] as judge"),
+    ),
+    "full": {"s": 28},
+    "data": "image: f32[N, 1, {s}, {s}], fake: f32[N, 1, {s}, {s}], share: f32[N]",
+    "loss": "10.0 * penalty[{model}](image, fake, share) + mean({model}(fake)) - mean({model}(image))",
+    "vanishing": r"gradient/.*\.head\.b",  # the same for real and drawn pictures
+    "full_draws": 3,
+}
+_DRAW: dict[str, Any] = {
+    "extra": (
+        _around("noise: f32[N, 5]", "f32[N, 1, 28, 28]", "return noise |> Draw[2] as draw"),
+        _around("noise: f32[N, 64]", "f32[N, 1, 28, 28]", "return noise |> Draw[32] as draw"),
+    ),
+    "full": {"z": 64},
+    "data": "noise: f32[N, {z}], image: f32[N, 1, 28, 28]",
+    "loss": "mse({model}(noise), image)",
+    "full_draws": 3,
+}
 _LENET = {"S": 16, "A": 3, "B": 5, "D": 13, "E": 11}
 CASES = {
     case.model: case
@@ -200,6 +261,23 @@ CASES = {
         Case("FGSM", "adversarial.dl", {}, (), {}, labelled=True, zoo=True),
         replace(_zoo("Detector", "detector.dl", "", 64, ("adamw",), **_DETECTOR), narrow={}),
         _zoo("Autoencoder", "autoencoder.dl", "", 8, ("adamw",), **_AUTOENCODER),
+        _forecast("Plain", "WithRNN[5]"),
+        _forecast("Lstm", "WithLSTM[5]"),
+        _forecast("Gru", "WithGRU[5]"),
+        Case(
+            "Rows",
+            "rnn.dl",
+            {"s": 8},
+            full={"s": 8},
+            zoo=True,
+            block="ReadRows[5, 2]",
+            data="image: f32[N, {s}, {s}], label: i64[N]",
+            stored=1,
+        ),
+        Case("Critic", "gan.dl", {"s": 8}, ("momentum",), zoo=True, stored=1, **_CRITIC),
+        Case("Draw", "gan.dl", {"z": 5}, ("adam",), zoo=True, stored=1, **_DRAW),
+        Case("Speech", "speech.dl", {"m": 6, "f": 21, "s": 11}, zoo=True, stored=1, **_SPEECH),
+        Case("Bert", "bert.dl", {"L": 6}, ("momentum",), zoo=True, stored=1, **_BERT),
         replace(_zoo("VAE", "vae.dl", "", 6, ("adamw",), **_VAE), narrow={"H": 6, "W": 6, "L": 3}),
     )
 }
@@ -271,8 +349,8 @@ def _range(path: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _dims(case: Case, full: bool) -> Mapping[str, int]:
-    """The sizes that are dims of the source; L is only one of the data."""
-    return {name: size for name, size in sizes(case, full).items() if name != "L"}
+    """The sizes that are dims of the source; L and those in lower case are only ones of the data."""
+    return {name: size for name, size in sizes(case, full).items() if name != "L" and name.isupper()}
 
 
 def train_program(case: Case, full: bool, precision: str | None, optimizer: str = "Gradient") -> Module:
@@ -280,7 +358,7 @@ def train_program(case: Case, full: bool, precision: str | None, optimizer: str 
     rate, model = OPTIMIZERS.get(optimizer, optimizer), case.name(full)
     recipe = (
         f'train twin {{\n  data {case.data.format(**sizes(case, full))} from "npz:twin.npz"\n'
-        f"  minimize {case.loss.format(model=model)} over {model} with {rate}\n  epochs 1  batch 64\n}}\n"
+        f"  minimize {case.loss.format(model=model, **sizes(case, full))} over {model} with {rate}\n  epochs 1  batch 64\n}}\n"
     )
     text = case.source(full) + GRADIENT + recipe
     module = elaborate(text, case.file, folder=case.folder, recipe="twin", dims=_dims(case, full), precision=precision).module

@@ -218,13 +218,123 @@ def elbo(made, data):
     return (surprise + divergence) / len(logits)
 
 
+def recurrent(t, kind, path, x, hidden, layers=1, both=False):
+    """PyTorch's own layer with the twin's parameters: all outputs, and the last state of the last layer."""
+    layer = getattr(torch.nn, kind)(x.shape[2], hidden, layers, batch_first=True, bidirectional=both).to(x.dtype)
+    parts = {"weight_ih": "w_in", "weight_hh": "w_h", "bias_ih": "b_in", "bias_hh": "b_h"}
+    given = {
+        f"{theirs}_l{n}{end}": t.p[f"{path}.{way}[{n}].{ours}"]
+        for n in range(layers)
+        for way, end in (("forward", ""), ("backward", "_reverse"))[: 1 + both]
+        for theirs, ours in parts.items()
+    }
+    out, last = torch.func.functional_call(layer, given, (x,))
+    last = last[0] if kind == "LSTM" else last
+    return out, torch.cat([last[-2], last[-1]], 1) if both else last[-1]
+
+
+def forecast(kind):
+    def network(t, x, masks, data):
+        past = data["past"]
+        steps = ((past - past[:, 35:36]) / 4.0)[..., None]
+        _, h = recurrent(t, kind, "cell", steps, t.p["cell.forward[0].w_h"].shape[1])
+        return past[:, 24:36] + t.dense("change", h)
+
+    return network
+
+
+def rows(t, x, masks, data):
+    _, h = recurrent(t, "GRU", "rows", x, t.p["rows.forward[0].w_h"].shape[1], 2, both=True)
+    return t.dense("head", h)
+
+
+def speech(t, x, masks, data):
+    h = data["mels"]
+    for n, stride in (("", 1), ("[1]", 2)):
+        h = functional.conv1d(h, t.p[f"listen.conv1d{n}.w"], None, stride, 1)
+        h = relu(t.norm(f"listen.batchnorm{n}", h, masks is not None))
+    h, _ = recurrent(t, "GRU", "listen.gru", h.transpose(1, 2), t.p["listen.gru.forward[0].w_h"].shape[1], both=True)
+    return functional.log_softmax(t.dense("listen.head", h), -1)
+
+
+def bert(layers):
+    def network(t, x, masks, data):
+        tokens, heads = data["tokens"], 2 if len(t.p["bert.norm.bias"]) == 8 else 4
+        seen, drops = (tokens > 0)[:, None, None], iter(range(100))
+
+        def norm(path, x):
+            return functional.layer_norm(x, x.shape[-1:], t.p[f"{path}.scale"], t.p[f"{path}.bias"], 1e-12)
+
+        def split(path, x):
+            return t.dense(path, x).unflatten(2, (heads, -1)).transpose(1, 2)
+
+        words, positions, kinds = (t.p[f"bert.{name}"].T for name in ("words", "positions", "kinds"))
+        h = t.drop(norm("bert.norm", words[tokens] + positions[: tokens.shape[1]] + kinds[0]), masks, next(drops), 0.1)
+        for n in range(layers):
+            at = f"bert.layer[{n}]"
+            q, k, v = (split(f"{at}.attention.{name}", h) for name in ("query", "key", "value"))
+            a = functional.scaled_dot_product_attention(q, k, v, seen).transpose(1, 2).flatten(2)
+            h = norm(f"{at}.attention_norm", h + t.drop(t.dense(f"{at}.attention.output", a), masks, next(drops), 0.1))
+            f = t.dense(f"{at}.outer", functional.gelu(t.dense(f"{at}.inner", h)))
+            h = norm(f"{at}.norm", h + t.drop(f, masks, next(drops), 0.1))
+        return t.dense("head", h.mean(1))
+
+    return network
+
+
+def ctc_loss(log_p, data):
+    said, frames, count = 1 + data["says"] % 4, log_p.shape[1] - data["frames"] % 3, 1 + data["count"] % 3
+    return functional.ctc_loss(log_p.transpose(0, 1), said, frames, count)
+
+
+def judge(t, x):
+    x = functional.leaky_relu(t.conv("judge.first", x, 2, 1), 0.2)
+    x = functional.leaky_relu(t.conv("judge.second", x, 2, 1), 0.2)
+    return t.dense("judge.head", x.flatten(1))[:, 0]
+
+
+def critic(t, x, masks, data):
+    """Scores; in training the slopes between real and drawn pictures, whose gradient is one of a gradient, and both scores."""
+    scores = judge(t, x)
+    if masks is None:
+        return scores
+    share = data["share"][:, None, None, None]
+    mix = (share * x + (1 - share) * data["fake"]).requires_grad_()
+    (slope,) = torch.autograd.grad(judge(t, mix).sum(), mix, create_graph=True)
+    return slope.flatten(1).norm(dim=1), scores, judge(t, data["fake"])
+
+
+def wasserstein(made, data):
+    if not isinstance(made, tuple):
+        return made.mean()
+    slope, real, fake = made
+    return 10 * ((slope - 1) ** 2).mean() + fake.mean() - real.mean()
+
+
+def draw(t, x, masks, data):
+    training = masks is not None
+    h = functional.linear(data["noise"], t.p["draw.start.w"])
+    h = relu(t.norm("draw.batchnorm", h.reshape(len(h), -1, 7, 7), training))
+    h = functional.conv_transpose2d(h, t.p["draw.up.w"], None, 2, 1)
+    h = relu(t.norm("draw.batchnorm[1]", h, training))
+    return torch.tanh(t.conv_transpose("draw.pixels", h, 2, 1))
+
+
 LOSSES = {
+    "Critic": wasserstein,
+    "Draw": lambda found, data: functional.mse_loss(found, data["image"]),
     "Detector": detection_loss,
     "UNet": lambda logits, data: functional.binary_cross_entropy_with_logits(logits, data["mask"]),
     "Autoencoder": lambda logits, data: functional.binary_cross_entropy_with_logits(logits, data["image"]),
     "VAE": elbo,
+    "Plain": lambda found, data: functional.mse_loss(found, data["future"]),
+    "Lstm": lambda found, data: functional.mse_loss(found, data["future"]),
+    "Gru": lambda found, data: functional.mse_loss(found, data["future"]),
+    "Speech": ctc_loss,
 }
 NETWORKS = {
+    "Critic": critic,
+    "Draw": draw,
     "Detector": detector,
     "Autoencoder": autoencoder,
     "VAE": vae,
@@ -245,4 +355,10 @@ NETWORKS = {
     "ResNet20": residual(basic, [3, 3, 3], [1, 2], small=True),
     "MobileNetV2": mobilenet,
     "UNet": unet,
+    "Plain": forecast("RNN"),
+    "Lstm": forecast("LSTM"),
+    "Gru": forecast("GRU"),
+    "Rows": rows,
+    "Speech": speech,
+    "Bert": bert(2),
 }

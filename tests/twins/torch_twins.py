@@ -69,7 +69,7 @@ class Twin:
 
     def __call__(self, data, training=False):
         """The network's result, or the first of several, and the loss. `data` are what `batch` gives."""
-        made = torch_networks.NETWORKS[self.case](self, data["image"], data["masks"] if training else None, data)
+        made = torch_networks.NETWORKS[self.case](self, data.get("image"), data["masks"] if training else None, data)
         loss = torch_networks.LOSSES.get(self.case, torch_networks.cross_entropy)
         return made[0] if isinstance(made, tuple) else made, loss(made, data)
 
