@@ -123,6 +123,11 @@ def without_axis(type: TensorType, axis: int) -> TensorType:
     return type.with_shape((*type.shape[:axis], *type.shape[axis + 1 :]))
 
 
+def stack_axis(type: TensorType) -> int:
+    """Where the iterations stand best in a stack of such values: behind a run-time batch, so that steps in memory do not depend on it."""
+    return 1 if type.shape and not isinstance(type.shape[0], int) else 0
+
+
 def with_axis(type: TensorType, axis: int, length: Dim) -> TensorType:
     """The type of all of a yield."""
     return type.with_shape((*type.shape[:axis], length, *type.shape[axis:]))

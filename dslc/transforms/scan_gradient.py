@@ -19,7 +19,7 @@ from dslc.ir import dims
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Graph, Op, Value, sorted_attrs
 from dslc.ir.operator import OPERATORS
-from dslc.ir.scan import ScanParts, build_scan, is_scan, parts, with_axis
+from dslc.ir.scan import ScanParts, build_scan, is_scan, parts, stack_axis, with_axis
 from dslc.ir.types import DType, TensorType
 from dslc.transforms.cut import cheapest_cut
 
@@ -204,8 +204,9 @@ def _store(builder: Builder, op: Op, scan: ScanParts, ops: Sequence[Op], stored:
     at = next(i for i, other in enumerate(builder.ops) if other.outputs == op.outputs)
     kept = {y: (s, axis) for y, s, axis in zip(scan.yields, scan.stacked, scan.stacks, strict=True) if y in stored}
     more = [v for v in stored if v not in kept]
-    made = [builder.value(with_axis(v.type, 0, scan.length)) for v in more]
-    attrs = {**dict(op.attrs), "yields": (*scan.stacks, *(0 for _ in more))}
+    axes = [stack_axis(v.type) for v in more]
+    made = [builder.value(with_axis(v.type, axis, scan.length)) for v, axis in zip(more, axes, strict=True)]
+    attrs = {**dict(op.attrs), "yields": (*scan.stacks, *axes)}
     body = Graph(scan.body.inputs, tuple(ops), (*scan.body.outputs, *more))
     builder.ops[at] = replace(op, attrs=sorted_attrs(attrs), outputs=(*op.outputs, *made), regions=(body,))
-    return kept | {v: (s, 0) for v, s in zip(more, made, strict=True)}
+    return kept | {v: (s, axis) for v, s, axis in zip(more, made, axes, strict=True)}
