@@ -46,6 +46,9 @@ class Built:
     seconds: float
 
 
+WORKER = ["-m", "dslc.backends.cpu.worker"]
+
+
 class BuildError(RuntimeError):
     """A kernel that does not compile: a defect of dslc, reported with the kernel's source."""
 
@@ -57,33 +60,28 @@ class Workers:
         self.count = count or len(os.sched_getaffinity(0))
         self._processes: list[subprocess.Popen[str]] = []
 
-    def start(self) -> None:
-        while len(self._processes) < self.count:
-            self._processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "dslc.backends.cpu.worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    bufsize=1,
-                    env=worker_environment(),
-                    start_new_session=True,
-                )
-            )
+    def start(self, count: int | None = None) -> None:
+        """Has `count` workers at least, or all."""
+        while len(self._processes) < min(self.count, count or self.count):
+            self._processes.append(new_worker())
 
     def compile(self, sources: Mapping[str, KernelSource], done: Callable[[str, Built], None] | None = None) -> dict[str, Built]:
-        """All kernels, the longest sources first; raises BuildError for the first that fails."""
-        self.count = min(self.count, max(1, len(sources)))
-        self.start()
+        """All kernels, the longest sources first; raises BuildError for the first that fails.
+
+        A worker that dies, as one may where memory is short, is replaced, and its kernel compiled once more.
+        """
+        self.start(max(1, len(sources)))
         waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
         for key in sorted(sources, key=lambda k: -len(sources[k].text)):
             waiting.put(key)
         built: dict[str, Built] = {}
         failures: list[str] = []
+        again: set[str] = set()
 
-        def serve(process: subprocess.Popen[str]) -> None:
-            assert process.stdin is not None and process.stdout is not None
+        def serve(slot: int) -> None:
             while not failures:
+                process = self._processes[slot]
+                assert process.stdin is not None and process.stdout is not None
                 try:
                     key = waiting.get_nowait()
                 except queue.Empty:
@@ -97,8 +95,13 @@ class Workers:
                 except OSError:
                     line = ""
                 if not line:
-                    failures.append("a compile worker died")
-                    return
+                    discard(process)
+                    self._processes[slot] = new_worker()
+                    if key in again:
+                        failures.append(f"a compile worker died twice over\n{source.text}")
+                    again.add(key)
+                    waiting.put(key)
+                    continue
                 reply = json.loads(line)
                 if "error" in reply:
                     failures.append(f"{reply['error']}\n{source.text}")
@@ -107,7 +110,7 @@ class Workers:
                 if done is not None:
                     done(key, built[key])
 
-        threads = [threading.Thread(target=serve, args=(p,), daemon=True) for p in self._processes]
+        threads = [threading.Thread(target=serve, args=(slot,), daemon=True) for slot in range(len(self._processes))]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -118,13 +121,7 @@ class Workers:
 
     def close(self) -> None:
         for process in self._processes:
-            assert process.stdin is not None and process.stdout is not None
-            try:
-                process.stdin.close()
-            except OSError:
-                process.kill()
-            process.stdout.close()
-            process.wait()
+            discard(process)
         self._processes = []
 
     def __enter__(self) -> Workers:
@@ -132,6 +129,29 @@ class Workers:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def new_worker() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *WORKER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env=worker_environment(),
+        start_new_session=True,
+    )
+
+
+def discard(process: subprocess.Popen[str]) -> None:
+    """Ends a worker: it does when it has nothing more to read."""
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.close()
+    except OSError:
+        process.kill()
+    process.stdout.close()
+    process.wait()
 
 
 def worker_environment() -> dict[str, str]:
