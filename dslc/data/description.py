@@ -174,9 +174,9 @@ class DataDescription:
 
 
 def _factor(raw: object, shape: list[int], axis: int) -> Factor:
-    if not isinstance(raw, list):
-        return float(raw)  # type: ignore[arg-type]
-    if not 0 <= axis < len(shape) or len(raw) != shape[axis]:
+    if isinstance(raw, int | float):
+        return float(raw)
+    if not isinstance(raw, list) or not 0 <= axis < len(shape) or len(raw) != shape[axis]:
         raise ValueError("scaling needs a number for each place of its axis")
     return tuple(float(number) for number in raw)
 

@@ -56,14 +56,14 @@ def minimize_options(context: Context, clause: syntax.Minimize, frame: Frame) ->
 
 def _wrong(name: str, value: Value) -> str | None:
     """What an option must be, where it is not."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0  # which is none of them
     match name:
         case "clip":
-            return None if number and value > 0 else "a positive number"  # type: ignore[operator]
+            return None if number > 0 else "a positive number"
         case "ema":
-            return None if number and 0 < value < 1 else "a number between 0 and 1"  # type: ignore[operator]
+            return None if 0 < number < 1 else "a number between 0 and 1"
         case _:
-            whole = isinstance(value, int) and number and 1 <= value <= MOST_ACCUMULATED
+            whole = isinstance(number, int) and 1 <= number <= MOST_ACCUMULATED
             return None if whole else f"a whole number from 1 to {MOST_ACCUMULATED:,}"
 
 
