@@ -12,7 +12,7 @@ from dslc.lowering.batch import check_batch
 from dslc.lowering.fuse import Nest, fuse
 from dslc.lowering.kernels import join, kernels_of
 from dslc.lowering.layout import Layout, row_major
-from dslc.lowering.loops import Body, ends, enter, settled, share_starts, starts
+from dslc.lowering.loops import Body, ends, enter, settled, share_starts, stack_layout, starts
 from dslc.lowering.operands import VECTOR_CHANNELS, border, default_layout
 from dslc.lowering.prepare import contraction_steps, prepare, without_epilogue
 from dslc.lowering.recurrences import recurrence_step
@@ -82,8 +82,8 @@ def _arrange(state: Lowering, targets: Sequence[Target], excluded: frozenset[Val
     for nest in nests:
         for value in nest.values:
             if value not in state.places:
-                plain = value != nest.value or nest.loop is not None
-                state.places[value] = Place("arena", "", row_major(value.type.shape) if plain else _layout(nest))
+                made = stack_layout(graph, nest.loop.op, value) if nest.loop else row_major(value.type.shape) if value != nest.value else _layout(nest)
+                state.places[value] = Place("arena", "", made)
     nests = prepare(state, nests)
     bodies: dict[Value, tuple[Body, Arranged]] = {}
     for nest in nests:
