@@ -27,7 +27,7 @@ from dslc.api.program import Program
 from dslc.api.signature import Signature
 from dslc.api.sources import Source, find_source
 from dslc.diagnostics import Diagnostic, DiagnosticError
-from dslc.ir import plan as plans
+from dslc.ir import plan_text
 from dslc.ir.plan import ExecutablePlan
 from dslc.options import Options, from_environment, resource
 from dslc.runtime import artifact as artifacts
@@ -143,7 +143,7 @@ def compile_graph(module: Module, options: Options, seed: int = 0) -> Program:
     store = cache_of(options)
     compiled = compile_module(verify_module(module), options, cache=store)
     signature = Signature(module.name, "", {name: program_flops(p.lowered) for name, p in compiled.programs.items()})
-    made = Artifact(plans.dumps(compiled.plan), print_module(module), "", versions(), signature.to_json(), constants=_arrays(compiled))
+    made = Artifact(plan_text.dumps(compiled.plan), print_module(module), "", versions(), signature.to_json(), constants=_arrays(compiled))
     ready = Ready(made, compiled.plan, compiled.objects, signature, store, compiled)
     return Program(ready.executable(options.threads), signature, made, seed=seed, compiled=compiled)
 
@@ -257,7 +257,7 @@ def compile_text(found: Artifact, signature: Signature, options: Options, store:
     except (TextError, VerificationError) as error:
         raise DiagnosticError(Diagnostic("DL0663", f"the artifact's graph is damaged: {error}")) from error
     compiled = compile_module(module, options, cache=store)
-    parts = replace(found, plan=plans.dumps(compiled.plan), constants=_arrays(compiled), versions=versions())
+    parts = replace(found, plan=plan_text.dumps(compiled.plan), constants=_arrays(compiled), versions=versions())
     if store is not None:
         artifacts.approve(store, parts, compiled.objects)
     return Ready(parts, compiled.plan, compiled.objects, signature, store, compiled, time.perf_counter() - begin)
@@ -270,7 +270,7 @@ def _ready(compiled: Compiled, module: Module, request: Request, elaborated: Ela
     flops = {name: program_flops(p.lowered) for name, p in compiled.programs.items()}
     signature = Signature(module.name, request.source.file, flops, elaborated.recipe)
     made = Artifact(
-        plan=plans.dumps(compiled.plan),
+        plan=plan_text.dumps(compiled.plan),
         graph=print_module(module),
         source=module.digest,
         versions=versions(),

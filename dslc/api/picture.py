@@ -132,7 +132,7 @@ def _drawn(box: _Box) -> list[str]:
 def memory_svg(plan: ProgramPlan, batch: int = 1) -> str:
     """The arena over the steps: a box a buffer, from its first step to its last, as high as its bytes at this batch."""
     width, height, left, top = 900.0, 420.0, 90.0, 30.0
-    total = max(plan.arena_bytes(batch, 1), 1)
+    total = max(plan.arena_bytes(batch), 1)
     steps = max(len(plan.steps), 1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + left + _MARGIN:.0f}" height="{height + top + 2 * _MARGIN:.0f}" '
@@ -141,7 +141,7 @@ def memory_svg(plan: ProgramPlan, batch: int = 1) -> str:
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="{left}" y="18" font-size="12">{escape(plan.name)}: {total:,} bytes at a batch of {batch}, {steps} steps</text>',
     ]
-    start = {"fixed": 0, "batch": plan.fixed_bytes, "thread": plan.fixed_bytes + batch * plan.batch_bytes}
+    start = {"fixed": 0, "batch": plan.fixed_bytes}
     for life in lives(plan):
         b = life.buffer
         factor = batch if b.region == "batch" else 1

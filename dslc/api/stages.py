@@ -171,7 +171,7 @@ def lives(plan: ProgramPlan) -> list[Life]:
         for index, _ in step.args:
             if index >= 0:
                 used.setdefault(index, []).append(number)
-    found = [Life(plan.buffers[i], *_span(plan, at)) for i, at in used.items() if plan.buffers[i].region in ("fixed", "batch", "thread")]
+    found = [Life(plan.buffers[i], *_span(plan, at)) for i, at in used.items() if plan.buffers[i].region in ("fixed", "batch")]
     return sorted(found, key=lambda life: (life.buffer.region, life.buffer.offset, life.first))
 
 
@@ -186,8 +186,8 @@ def _span(plan: ProgramPlan, at: list[int]) -> tuple[int, int]:
 
 def memory_text(plan: ProgramPlan) -> str:
     """The plan of the arena: every buffer with its place and the steps in which it is alive."""
-    unit = {"fixed": "bytes", "batch": "bytes an example", "thread": "bytes a thread"}
-    lines = [f"arena: {plan.fixed_bytes:,} bytes + {plan.batch_bytes:,} bytes an example + {plan.thread_bytes:,} bytes a thread"]
+    unit = {"fixed": "bytes", "batch": "bytes an example"}
+    lines = [f"arena: {plan.fixed_bytes:,} bytes + {plan.batch_bytes:,} bytes an example"]
     lines += [f"loop: steps {loop.begin:3d}-{loop.end - 1:3d}, {loop.length:,} iterations" for loop in plan.loops]
     for life in lives(plan):
         b = life.buffer

@@ -120,7 +120,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
             outputs.append(PortPlan(port.name, value.type.dtype.value, _shape(value.type, batch), buffer(value)))
     plan = ProgramPlan(
         lowered.source.name, tuple(buffers), steps, tuple(inputs), tuple(outputs), tuple(ports), prologue,
-        fixed_bytes, batch_bytes, 0, lowered.bound if batch else None, tuple(dict.fromkeys(writes)), tuple(loops),
+        fixed_bytes, batch_bytes, lowered.bound if batch else None, tuple(dict.fromkeys(writes)), tuple(loops),
     )  # fmt: skip
     return plan, tuple(packed)
 

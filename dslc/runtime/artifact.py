@@ -21,7 +21,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from dslc.ir import plan as plans
+from dslc.ir import plan_text
 from dslc.ir.plan import ExecutablePlan, PlanError
 from dslc.runtime import loader
 from dslc.runtime.cache import Cache, atomic_file
@@ -38,7 +38,7 @@ _PERSISTENT, _CONSTANT, _OBJECT = "persistent/", "constant/", "object/"
 class Artifact:
     """What a `.dlc` file holds, but for weights and object code. `signature`, `data` and `notes` are JSON of upper layers.
 
-    `plan` is canonical JSON text (`dslc.ir.plan.dumps`); `graph` the module's text form; `source` the digest of sources and options.
+    `plan` is canonical JSON text (`dslc.ir.plan_text.dumps`); `graph` the module's text form; `source` the digest of sources and options.
     """
 
     plan: str
@@ -62,7 +62,7 @@ class Artifact:
     def executable_plan(self) -> ExecutablePlan:
         """The plan as data, validated; DL0663 where it is none."""
         try:
-            return plans.loads(self.plan)
+            return plan_text.loads(self.plan)
         except PlanError as error:
             raise refuse("DL0663", f"the artifact's plan is damaged: {error}") from error
 

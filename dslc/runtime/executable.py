@@ -97,7 +97,7 @@ class Executable:
 
     def memory(self, program: str, batch: int = 1) -> MemoryReport:
         """Exact bytes that a call of this batch needs."""
-        return memory_report(self.plan, program, batch, self.threads)
+        return memory_report(self.plan, program, batch)
 
     # ------------------------------------------------------------------------------------------- persistent buffers
 
@@ -396,7 +396,7 @@ class Program:
         """Have an arena for this batch; write the batch and, where the arena or its division changed, every address in it."""
         executable, plan = self.executable, self.plan
         capacity = max(self._capacity, batch if self._batched else 0)
-        executable.arena.reserve(plan.arena_bytes(capacity, executable.threads))
+        executable.arena.reserve(plan.arena_bytes(capacity))
         generation = executable.arena.generation
         if (capacity, generation) != (self._capacity, self._generation):
             self._addresses = self._find(capacity)
@@ -412,7 +412,6 @@ class Program:
         executable, plan = self.executable, self.plan
         base = executable.arena.address
         batch_base = base + plan.fixed_bytes
-        thread_base = batch_base + capacity * plan.batch_bytes
         found: dict[int, int] = {}
         for index, buffer in enumerate(plan.buffers):
             match buffer.region:
@@ -420,8 +419,6 @@ class Program:
                     found[index] = base + buffer.offset
                 case "batch":
                     found[index] = batch_base + buffer.offset * capacity
-                case "thread":
-                    found[index] = thread_base + buffer.offset * executable.threads
                 case "persistent":
                     found[index] = address_of(executable._buffers[buffer.name]) + buffer.offset
                 case "constant":

@@ -21,7 +21,9 @@ from dslc.diagnostics import DiagnosticError
 from dslc.ir.builder import Builder
 from dslc.ir.dims import name
 from dslc.ir.graph import Value
-from dslc.ir.plan import INDEX, NEW, OLD, dumps, loads, memory_report, validate
+from dslc.ir.plan import INDEX, NEW, OLD, memory_report
+from dslc.ir.plan_rules import validate
+from dslc.ir.plan_text import dumps, loads
 from dslc.ir.scan import build_scan
 from dslc.ir.types import DType, TensorType
 from dslc.lowering.lower import lower

@@ -18,8 +18,8 @@ from dslc.ir.plan import (
     ProgramPlan,
     StepPlan,
     batch_times,
-    validate,
 )
+from dslc.ir.plan_rules import validate
 from dslc.runtime.executable import Executable
 
 ROW = (batch_times(), 4)

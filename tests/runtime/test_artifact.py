@@ -15,7 +15,7 @@ import safetensors.numpy
 from programs import constants, objects, plan
 
 from dslc.diagnostics import DiagnosticError
-from dslc.ir.plan import dumps
+from dslc.ir.plan_text import dumps
 from dslc.runtime import artifact as artifacts
 from dslc.runtime.artifact import (
     Artifact,

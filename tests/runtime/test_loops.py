@@ -12,6 +12,8 @@ from programs import objects_key
 from dslc.diagnostics import DiagnosticError
 from dslc.ir import plan as p
 from dslc.ir.plan import IMMEDIATE, BufferPlan, ExecutablePlan, KernelPlan, LoopPlan, MovePlan, PortPlan, ProgramPlan, StepPlan
+from dslc.ir.plan_rules import validate
+from dslc.ir.plan_text import dumps, loads
 from dslc.runtime.executable import Executable
 
 KERNELS = ("add_one", "copy", "fail", "nothing")
@@ -20,7 +22,7 @@ KERNELS = ("add_one", "copy", "fail", "nothing")
 def made(program: ProgramPlan, threads: int = 2) -> Executable:
     """The program alone, as it comes back from its text form."""
     plan = ExecutablePlan((program,), kernels=tuple(KernelPlan(name, objects_key(name), name) for name in KERNELS))
-    plan = p.loads(p.dumps(plan))
+    plan = loads(dumps(plan))
     assert plan.programs == (program,)
     return Executable(plan, {objects_key(name): kernel_object(name) for name in KERNELS}, threads=threads)
 
@@ -166,7 +168,7 @@ def test_refused_plans() -> None:
     def refused(match: str, **changes: object) -> None:
         plan = ExecutablePlan((dataclasses.replace(good, **changes),), kernels=tuple(KernelPlan(n, n, n) for n in KERNELS))  # type: ignore[arg-type]
         with pytest.raises(p.PlanError, match=match):
-            p.validate(plan)
+            validate(plan)
 
     refused("no steps or iterations", loops=(LoopPlan(1, 1, 3),))
     refused("no steps or iterations", loops=(LoopPlan(1, 2, 0),))

@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from dslc.ir import plan as p
+from dslc.ir.plan_rules import validate
+from dslc.ir.plan_text import dumps, loads
 
 
 def small_plan() -> p.ExecutablePlan:
@@ -21,7 +23,6 @@ def small_plan() -> p.ExecutablePlan:
         p.BufferPlan("c", "i64", (2,), "constant", 0, 16),
         p.BufferPlan("lr", "f64", (), "setting", 0, 8),
         p.BufferPlan("y", "f32", row, "output", 0, 16),
-        p.BufferPlan("s", "f32", (16,), "thread", 0, 64),
     )
     return p.ExecutablePlan(
         programs=(
@@ -38,7 +39,6 @@ def small_plan() -> p.ExecutablePlan:
                 prologue=(p.StepPlan("k1", ()),),
                 fixed_bytes=128,
                 batch_bytes=64,
-                thread_bytes=64,
                 batch_bound=256,
                 writes=("w",),
             ),
@@ -62,9 +62,9 @@ def changed(program: dict[str, object] | None = None, buffer: tuple[int, dict[st
 
 def test_json_round_trip() -> None:
     plan = small_plan()
-    p.validate(plan)
-    assert p.loads(p.dumps(plan)) == plan
-    assert p.dumps(p.loads(p.dumps(plan))) == p.dumps(plan)
+    validate(plan)
+    assert loads(dumps(plan)) == plan
+    assert dumps(loads(dumps(plan))) == dumps(plan)
 
 
 def test_shapes_and_names() -> None:
@@ -79,11 +79,11 @@ def test_shapes_and_names() -> None:
 
 
 def test_memory_report_is_exact() -> None:
-    report = p.memory_report(small_plan(), "main", batch=10, threads=2)
-    assert (report.fixed, report.batch_part, report.thread_part, report.arena) == (128, 640, 128, 896)
+    report = p.memory_report(small_plan(), "main", batch=10)
+    assert (report.fixed, report.batch_part, report.arena) == (128, 640, 768)
     assert dict(report.persistent) == {"parameter": 16}
     assert (report.constants, report.inputs, report.outputs) == (16, 160, 160)
-    assert report.total == 896 + 16 + 16 + 320
+    assert report.total == 768 + 16 + 16 + 320
     assert json.loads(json.dumps(report.as_json()))["total"] == report.total
 
 
@@ -112,15 +112,15 @@ def test_memory_report_is_exact() -> None:
 )
 def test_contradictions_are_found(broken: p.ExecutablePlan, message: str) -> None:
     with pytest.raises(p.PlanError, match=message):
-        p.validate(broken)
+        validate(broken)
     with pytest.raises(p.PlanError, match=message):
-        p.loads(p.dumps(broken))
+        loads(dumps(broken))
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{}", "null", '{"version": 2}', "[" * 100_000, p.dumps(small_plan())[:-2], p.dumps(small_plan()).replace("64", "6.5")],
+    ["", "[]", "{}", "null", '{"version": 2}', "[" * 100_000, dumps(small_plan())[:-2], dumps(small_plan()).replace("64", "6.5")],
 )
 def test_hostile_text_is_refused(text: str) -> None:
     with pytest.raises(p.PlanError):
-        p.loads(text)
+        loads(text)
