@@ -111,6 +111,10 @@ class View:
         """What it takes to have a varying value of every iteration behind the loop."""
         if self.liftable(value):
             return All((), lambda: self.lifted(value))
+        op = self.made.get(value)
+        if op is not None and op.kind == "cast" and op.inputs[0].type.dtype.half and self.loop.at_hand(value) is None:
+            narrow = self.all(op.inputs[0])  # takes half of the memory
+            return All(narrow.stacks, lambda: lift(self.outside, op, [narrow.build()], self.loop.length))
         return All((value,), lambda: Lifted(*self.loop.stacked(value)))
 
     def along(self, start: Value, ops: Sequence[Op]) -> Lifted:

@@ -20,6 +20,7 @@ from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.operator import OPERATORS
 from dslc.ir.scan import is_scan
+from dslc.transforms.cse import cse
 from dslc.transforms.lifting import Lifted, can_lift, moved
 from dslc.transforms.loop_parts import Carried, Loop, Walked, Yielded, pruned
 from dslc.transforms.loop_totals import Total, total
@@ -32,6 +33,7 @@ Results = list[tuple[Value, Callable[[], Value]]]  # results of a loop, and how 
 
 def out_of_loops(graph: Graph) -> Graph:
     """`graph` with the work of its loops moved out of them as far as it goes, inner loops first."""
+    graph = cse(graph)  # what is read under two names would be stacked twice
     builder = Builder(graph.inputs, graph.ops)
     builder.ops = []
     renamed: dict[Value, Value] = {}

@@ -14,6 +14,7 @@ from dslc.frontend import elaborate
 from dslc.interpret import interpret
 from dslc.ir.graph import Graph, Op
 from dslc.ir.scan import is_scan, parts
+from dslc.ir.types import DType
 from dslc.ir.verify import Stage, verify
 from dslc.transforms.autodiff import differentiate
 from dslc.transforms.constant_folding import constant_folding
@@ -98,6 +99,16 @@ def test_gradients_of_weights_and_elements_are_made_behind_the_loop() -> None:
         assert inside(loop)["dot_general"] == 1
         assert [y.type.shape[-1] for y in scan.yields] == [64], "only the cotangent of the gates is stacked"
         assert {v.type.shape for v in scan.captures} == {(16, 64)}
+
+
+def test_sixteen_bits_are_stacked_as_such() -> None:
+    text = "precision bf16\n" + LSTM + "model M(x: f32[N, 5, 3]) -> (a: f32[20, 64], b: f32[64]) {\n"
+    text += "  loss = sum(cast[f32](Net(x)))\n  return grad[Net.a.w](loss), grad[Net.a.b](loss)\n}"
+    program = elaborate(f"dim N <= 8\n{text}", model="M").module.programs["infer"]
+    after = verify(out_of_loops(simplify(expand_composites(differentiate(program.graph)))), STAGE)
+    for loop in loops(after)[2:]:
+        scan = parts(loop)
+        assert len(scan.carries) == 2 and all(y.type.dtype == DType.BF16 for y in scan.yields)
 
 
 def test_recompute_prepares_nothing_for_all_iterations() -> None:
