@@ -29,8 +29,20 @@ def step_flops(step: Step, batch: int) -> int:
             results *= axis.size(batch)
         return c.flops(batch) + results * _operations(c.epilogue, batch)
     if isinstance(step.program, Routine):
-        return 0  # it moves, compares and adds, at places that data names
+        products = {"attention_forward": (1, 1), "attention_backward": (3, 2)}.get(step.program.name)
+        return 0 if products is None else _attention(step.program, products, batch)  # others move, compare and add where data says
     return _statements(step.program.body, batch)
+
+
+def _attention(routine: Routine, products: tuple[int, int], batch: int) -> int:
+    """Attention's products, so many over the features of a key and of a value, of every query with the keys that it sees."""
+    examples, heads, queries, keys, features, width = (
+        _size(routine.size(name), batch) for name in ("examples", "heads", "queries", "keys", "features", "width")
+    )
+    ends = [keys - queries + t + 1 if routine.setting("causal") else keys for t in range(queries)]
+    window = int(routine.setting("window")) or keys + queries
+    pairs = sum(max(0, min(keys, end, at + window) - max(0, at - window + 1)) for t, end in enumerate(ends) for at in (keys - queries + t,))
+    return 2 * examples * heads * pairs * (products[0] * features + products[1] * width)
 
 
 def loop_flops(program: LoopProgram, batch: int) -> int:

@@ -21,6 +21,7 @@ from dslc.ir.routines import Routine
 from dslc.ir.types import DType, TensorType
 from dslc.ops.shapes import Array, extent, require, reshaped, same_dtype
 
+LONGEST_ROW = 4096  # bytes of a row of features up to which blocks of rows fit a thread's stack
 F32, F64, I32, I64, BOOL = DType.F32, DType.F64, DType.I32, DType.I64, DType.BOOL
 _CAUSAL = Attr("bool", False, "a query sees its own position and those before it; the last query stands at the last key")
 _MASK = np.arange(5 * 6).reshape(5, 6) % 4 != 1
@@ -108,7 +109,17 @@ class Attention(Operator):
         Sample(((2, 2, 1, 3), (2, 1, 9, 3), (2, 1, 9, 3), np.array(4))),
         Sample(((2, 40, 20), (2, 150, 20), (2, 150, 33)), {"causal": True}, gradient=False),
         Sample(((2, 6, 70, 32), (2, 2, 70, 32), (2, 2, 70, 32)), {"causal": True, "window": 40}, gradient=False),
-        Sample(((3, 2, 133, 64), (3, 2, 77, 64), (3, 2, 77, 64), np.arange(3 * 133 * 77).reshape(3, 1, 133, 77) % 7 > 1), gradient=False),
+        Sample(
+            (
+                (3, 2, 133, 64),
+                (3, 2, 77, 64),
+                (3, 2, 77, 64),
+                (2, 1, 77),
+                np.arange(3 * 133 * 77).reshape(3, 1, 133, 77) % 7 > 1,
+                np.array([77, 3, 60]),
+            ),
+            gradient=False,
+        ),
         Sample(((3, 4, 2, 24), (3, 1, 90, 24), (3, 1, 90, 80), np.array([0, 90, 70])), {"causal": True}, gradient=False),
     ]
     errors = [
@@ -202,12 +213,16 @@ def _softmax_of(s: Array) -> tuple[Array, Array]:
 
 
 def _forward(b: Builder, q: Value, k: Value, v: Value, *extra: Value, causal: bool, window: int, scale: float) -> tuple[Value, Value]:
-    """The algorithm of the back end, or plain operators where a length is known only at run time."""
+    """The algorithm of the back end, or plain operators where a length is known only at run time or a row of features is very long."""
     sizes = (*q.type.shape[1:], *k.type.shape[1:], *v.type.shape[1:])
-    if all(isinstance(n, int) and n > 0 for n in sizes):
+    if all(isinstance(n, int) and n > 0 for n in sizes) and _row_bytes(q, v) <= LONGEST_ROW:
         out, total = b.attention_forward(q, k, v, *extra, causal=causal, window=window, scale=scale)
         return out, total
     return _plain_forward(b, q, k, v, extra, causal, window, scale)
+
+
+def _row_bytes(*values: Value) -> int:
+    return max(n * x.type.dtype.size for x in values for n in (x.type.shape[-1],) if isinstance(n, int))
 
 
 def _grouped(b: Builder, x: Value, groups: Dim) -> Value:

@@ -14,6 +14,7 @@ import pytest
 from assembly import WIDTH, complaints, innermost_loops
 
 import dslc
+from dslc.api.figures import step_flops
 from dslc.backends.cpu.native import compile_object
 from dslc.backends.cpu.routines import routine_source
 from dslc.compiler import emit_cuda, transform
@@ -144,6 +145,13 @@ def test_operands_are_read_where_they_lie() -> None:
     assert labels[0] == "attention_forward"
     assert len([label for label in labels if "attention" in label]) == 2
     assert not [label for label in labels if label == "copy"]
+
+
+def test_operations_are_counted_for_what_queries_see() -> None:
+    b = Builder()
+    x = b.input(DType.F32, 2, 10, 8)
+    (step,) = [s for s in lowered(b, b.attention(x, x, x, causal=True, window=3)).steps if s.label == "attention_forward"]
+    assert step_flops(step, 1) == 2 * (1 + 2 + 8 * 3) * 2 * (8 + 8)
 
 
 # ---- machine code ---------------------------------------------------------------------------------------------------
