@@ -388,7 +388,7 @@ def _dots(p: Problem, rows: int) -> list[str]:
 
 def _weighted(p: Problem) -> list[str]:
     """C = C F + the sum of the values first..stop of V, which lie as they lie, times P."""
-    tiles, t, w, stride = p.tiles, p.tiles.t, p.tiles.width, p.row(2)
+    tiles, t, stride = p.tiles, p.tiles.t, p.row(2)
     lines = tiles.head("weighted", "P:p V:p C:p F:p first:i stop:i")
     pieces = tiles.pieces(p.size("width"))
     for start in range(0, len(pieces), 8):

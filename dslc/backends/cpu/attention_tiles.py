@@ -255,10 +255,16 @@ class Tiles:
     # ---- packing
 
     def turned(self, name: str, features: int, stride: int) -> list[str]:
-        """KT[feature][key] for the first `count` rows of K."""
+        """KT[feature][key] for the first `count` rows of K, and zeros up to a multiple of 16: what lies there by chance may be slow to multiply."""
         t, w = self.t, self.width
         full = features // COLUMNS * COLUMNS
         lines = [*self.head(name, "K:p KT:p count:i"), f"    whole = count // {w} * {w}"]
+        lines += [
+            f"    if count & {LANES - 1}:",
+            f"        for e in range({features}):",
+            f"            d = offset(KT, e * {KEYS} + (count & -{LANES}))",
+            *(f"            {self.store('d', str(at), f'splat_{t}(0.0)')}" for at in range(0, LANES, w)),
+        ]
         if full:
             lines += [
                 f"    for j in range(0, whole, {w}):",
