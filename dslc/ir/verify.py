@@ -113,7 +113,7 @@ def _check_types(op: Op) -> None:
 def _check_stage(op: Op, operator: Operator, stage: Stage) -> None:
     if stage.differentiated and op.kind == "grad":
         raise VerificationError("a gradient is left after differentiation")
-    composite = operator.has("expand") and not operator.has("body")
+    composite = operator.has("expand") and not (operator.has("body") or operator.has("routine"))
     if stage.expanded and composite and op.kind not in stage.whole:
         raise VerificationError("a composite is left after expansion")
 

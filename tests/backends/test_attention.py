@@ -154,6 +154,16 @@ def test_operations_are_counted_for_what_queries_see() -> None:
     assert step_flops(step, 1) == 2 * (1 + 2 + 8 * 3) * 2 * (8 + 8)
 
 
+def test_every_pass_keeps_it() -> None:
+    """The graph is verified and interpreted after each pass; one algorithm forward and one backward are left."""
+    b = Builder()
+    x = b.input(DType.F32, 2, 5, 4)
+    dx = b.grad(b.sum(b.sin(b.attention(x, x, x, causal=True))), x)
+    after, stages = transform(program_of(b, (dx,)), {}, {})
+    assert [op.kind for op in after.graph.ops if op.kind.startswith("attention")] == ["attention_forward", "attention_backward"]
+    assert len(stages) > 3
+
+
 # ---- machine code ---------------------------------------------------------------------------------------------------
 
 
