@@ -177,6 +177,32 @@ def test_inner_loops(name: str) -> None:
     assert [fault for text in products for fault in complaints(text) if not fault.startswith("calls")] == []
 
 
+EXPONENTIALS = """
+def kernel(row, thread, threads, batch):
+    p0 = ptr_{t}(arg(row, 0))
+    p1 = ptr_{t}(arg(row, 1))
+    for i in range(0, batch, {width}):
+        vstore_{t}(p1, i, vexp_flushed_{t}(vload_{t}(p0, i)))
+"""
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(DType.F32, -87.0), (DType.F64, -708.0)], ids=["f32", "f64"])
+def test_exponentials(dtype: DType, least: float) -> None:
+    """Within 1.5 units in the last place; 0 below the smallest normal number, and NaN stays."""
+    special = np.array([0.0, least, np.nextafter(least, -np.inf), -1e4, -np.inf, np.nan, -0.0, 1e-6])
+    x = np.concatenate([special, np.linspace(least, 0, 4088)]).astype(dtype.numpy)
+    y = np.empty_like(x)
+    code, symbol, _ = compile_object(EXPONENTIALS.format(t=dtype.value, width=WIDTH), "kernel", WIDTH)
+    library = load_object(code)
+    words, slots = (ctypes.c_int64 * 2)(x.ctypes.data, y.ctypes.data), (ctypes.c_int64 * 4)()
+    ABI(library.addresses[symbol])(ctypes.addressof(slots), ctypes.addressof(slots) + 16, ctypes.addressof(words), 0, 1, len(x))
+    exact = np.exp(x.astype(np.longdouble))
+    kept = x >= dtype.numpy.type(least)
+    assert np.all(np.abs(y[kept] - exact[kept]) <= 1.5 * np.spacing(exact[kept].astype(dtype.numpy)))
+    np.testing.assert_array_equal(y[x < dtype.numpy.type(least)], 0)
+    assert np.isnan(y[5]) and y[0] == 1
+
+
 # ---- other back ends ------------------------------------------------------------------------------------------------
 
 
