@@ -28,12 +28,35 @@ MODELS = Path(__file__).parent.parent.parent / "models"
 
 @dataclass(frozen=True)
 class Case:
-    """A model of the zoo, the shape of an example, and the number of classes; every element of a result's example is one."""
+    """A model of the zoo, the shape of an example, and the number of classes; every element of a result's example is one.
+
+    A network that the zoo has only in other sizes is made by `source`, text behind that of the file. Where `symbols` is not 0 an example
+    is of so many symbols, and each place of the result has a class of its own.
+    """
 
     file: str
     model: str
     shape: tuple[int, ...]
     classes: int
+    source: str = ""
+    symbols: int = 0
+
+
+def _gpt(sizes: str, symbols: int) -> Case:
+    """Logits of each place of 128 symbols."""
+    source = (
+        f"model Net = Transformer[{sizes}, 128, tied = false]\n"
+        f"model Contest(image: i64[N, 128]) -> f32[N, 128, {symbols}] {{\n  return Net(image, 0.0).logits\n}}\n"
+    )
+    return Case("gpt.dl", "Contest", (128,), symbols, source, symbols)
+
+
+_LAST_STEP = """block LastStep[D: int](image: f32[N, 64, 64]) -> f32[N, 10] {
+  _, h, _ = LSTM[D](image) as cell
+  return h |> Dense[10] as head
+}
+model Contest = LastStep[256]
+"""
 
 
 CASES = {
@@ -45,29 +68,36 @@ CASES = {
     "vgg16": Case("vgg.dl", "VGG16", (3, 224, 224), 1000),
     "mobilenet-v2": Case("mobilenet.dl", "MobileNetV2", (3, 224, 224), 1000),
     "unet": Case("unet.dl", "UNet", (1, 128, 128), 16384),
+    "lstm": Case("rnn.dl", "Contest", (64, 64), 10, _LAST_STEP),
+    "gpt": _gpt("96, 256, 4, 8", 96),
+    "gpt2-small": _gpt("50257, 768, 12, 12", 50257),
 }
 
 
 def source(case: Case) -> Source:
     """The model's file with a recipe that trains it the way the contest asks."""
     image = ", ".join(map(str, case.shape))
+    given = f"image: i64[N, {image}], label: i64[N, {image}]" if case.symbols else f"image: f32[N, {image}], label: i64[N]"
+    logits = f"transpose[0, 2, 1]({case.model}(image))" if case.symbols else f"flatten({case.model}(image))"
+    moved = "Net" if case.symbols else case.model
     recipe = (
-        f'train contest {{\n  data image: f32[N, {image}], label: i64[N] from "npz:contest.npz"\n'
-        f"  minimize cross_entropy(flatten({case.model}(image)), label) over {case.model} with AdamW[1e-3]\n}}\n"
+        f'train contest {{\n  data {given} from "npz:contest.npz"\n'
+        f"  minimize cross_entropy({logits}, label) over {moved} with AdamW[1e-3]\n}}\n"
     )
     path = MODELS / case.file
-    return Source(path.read_text(encoding="utf-8") + recipe, case.file, path.parent)
+    return Source(path.read_text(encoding="utf-8") + case.source + recipe, case.file, path.parent)
 
 
 def make_call(name: str, mode: str, batch: int) -> Callable[[], Any]:
     """One call of the network: inference on a batch, or a training step."""
     case = CASES[name]
     rng = np.random.default_rng(0)
-    image = rng.standard_normal((batch, *case.shape)).astype(np.float32)
+    shape = (batch, *case.shape)
+    image = rng.integers(0, case.symbols, shape) if case.symbols else rng.standard_normal(shape).astype(np.float32)
     if mode == "inference":
         net = dslc.compile(source(case), model=case.model, threads=2)
         return lambda: net(image=image)
-    label = rng.integers(0, case.classes, batch)
+    label = rng.integers(0, case.classes, shape if case.symbols else batch)
     trainer = dslc.Trainer(source(case), recipe="contest", data={"train": (image, label)}, batch=batch, threads=2, save=False)
     return lambda: trainer.train_on(image=image, label=label)
 
