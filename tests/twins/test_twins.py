@@ -4,7 +4,7 @@ In f64 every output, gradient, running statistic and parameter after three optim
 element. In f32 each tensor's error against f64 is at most twice PyTorch's own:
 
 - in the median over draws of data, initial values and masks: every tensor;
-- in every single draw, with a quarter more for chance: results, gradients, running statistics, and parameters after steps that are
+- in every single draw, with a twentieth more for chance: results, gradients, running statistics, and parameters after steps that are
   linear in the gradient. PyTorch's own error is that of the draw or its usual one, the median, whichever is larger: where it was
   lucky dslc need not be.
 
@@ -40,7 +40,7 @@ from tests.twins.make import STORED, errors, twin
 AGREE = 1e-9
 ROUNDING = 1e-12  # what a vanishing tensor may hold, where gradients are of the order of 1
 FACTOR = 2.0
-SINGLE = 2.5
+SINGLE = 2.1
 TINY, TINY_FACTOR = 256, 5.0
 DECIDED = 20.0
 CHANCE = 0.1  # of all (tensor, draw) pairs of losses and of parameters after a division
@@ -146,7 +146,7 @@ def test_a_wrong_result_is_found() -> None:
     for name, wrong in (
         ("x", 3 * once),
         ("adam/x", 3 * once),
-        ("x", at(once, 1, 2.6)),
+        ("x", at(once, 1, 2.2)),
         ("y", at(once, 1, 5.1)),
         ("x", at(once, 3, 1e3)),
         ("adam/x", at(once, 2, 2.1)),
