@@ -19,6 +19,7 @@ SAID = {
     "add_operator.py": r"gradient of cut_square, largest error: 0\.0",
     "forecast.py": r"the last 8 years: 0\.\d\d ppm off; 1\.\d\d for the same month of the year before\n(wrote forecast\.png|no plot)",
     "similar.py": r"give the folder of all-MiniLM-L6-v2",
+    "generate.py": r"give weights: gpt.safetensors",
     "demo.py": r"(9[6-9]|100)\.\d% of 360 held-out images are right[\s\S]*this is a \d[\s\S]*with probability",
 }
 
