@@ -6,6 +6,7 @@ LOSSES are functions of a network's result and the data; where there is none it 
 from __future__ import annotations
 
 import torch
+import torch_transformers
 from torch.nn import functional
 from torch.nn.functional import relu, relu6
 
@@ -321,6 +322,7 @@ def draw(t, x, masks, data):
 
 
 LOSSES = {
+    **torch_transformers.LOSSES,
     "Critic": wasserstein,
     "Draw": lambda found, data: functional.mse_loss(found, data["image"]),
     "Detector": detection_loss,
@@ -361,4 +363,5 @@ NETWORKS = {
     "Rows": rows,
     "Speech": speech,
     "Bert": bert(2),
+    **torch_transformers.NETWORKS,
 }
