@@ -35,7 +35,7 @@ from dslc.ir.types import DType
 from dslc.options import Options
 from dslc.runtime.cache import Cache
 from dslc.runtime.executable import Executable
-from tests.twins import transformers
+from tests.twins import loops, transformers
 
 FOLDER = Path(__file__).parent
 ZOO = FOLDER.parent.parent / "models"
@@ -280,7 +280,7 @@ CASES = {
         Case("Speech", "speech.dl", {"m": 6, "f": 21, "s": 11}, zoo=True, stored=1, **_SPEECH),
         Case("Bert", "bert.dl", {"L": 6}, ("momentum",), zoo=True, stored=1, **_BERT),
         replace(_zoo("VAE", "vae.dl", "", 6, ("adamw",), **_VAE), narrow={"H": 6, "W": 6, "L": 3}),
-        *(Case(**row) for row in transformers.ROWS),
+        *(Case(**row) for row in (*transformers.ROWS, *loops.ROWS)),
     )
 }
 

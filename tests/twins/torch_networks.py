@@ -6,6 +6,7 @@ LOSSES are functions of a network's result and the data; where there is none it 
 from __future__ import annotations
 
 import torch
+import torch_loops
 import torch_transformers
 from torch.nn import functional
 from torch.nn.functional import relu, relu6
@@ -322,6 +323,7 @@ def draw(t, x, masks, data):
 
 
 LOSSES = {
+    **torch_loops.LOSSES,
     **torch_transformers.LOSSES,
     "Critic": wasserstein,
     "Draw": lambda found, data: functional.mse_loss(found, data["image"]),
@@ -363,5 +365,6 @@ NETWORKS = {
     "Rows": rows,
     "Speech": speech,
     "Bert": bert(2),
+    **torch_loops.NETWORKS,
     **torch_transformers.NETWORKS,
 }
