@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dslc.diagnostics import Span
 from dslc.frontend.report import NeedsSize, Refused, plural
 from dslc.frontend.scope import Context, spend
-from dslc.frontend.static import ITEMS_A_STEP, check_length
+from dslc.frontend.static import ITEMS_A_STEP, STEPS_A_PAIR, check_length
 from dslc.frontend.values import ListValue, RangeValue, Results, Tensor, Value, describe
 from dslc.ir import dims
 from dslc.ir.dims import DimExpr
@@ -62,7 +62,7 @@ def call_list_function(context: Context, name: str, arguments: Sequence[Value], 
     check_length(context, total, span)
     if name != "len":
         copied = total + sum(map(len, lists))
-        spend(context, copied // ITEMS_A_STEP if name == "reversed" else copied, span)
+        spend(context, copied // ITEMS_A_STEP if name == "reversed" else STEPS_A_PAIR * copied, span)
     match name:
         case "len":
             return len(lists[0])

@@ -19,6 +19,7 @@ LARGEST = 2**63 - 1
 MAX_SIZE = 2**31 - 1
 MAX_ITEMS = 100_000
 ITEMS_A_STEP = 16  # of a list that is copied
+STEPS_A_PAIR = 4  # of items that stand beside each other: an object of its own
 
 NEGATED = {"==": "!=", "!=": "==", "<=": ">", ">=": "<", "<": ">=", ">": "<="}
 
