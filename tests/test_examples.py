@@ -20,6 +20,7 @@ SAID = {
     "forecast.py": r"the last 8 years: 0\.\d\d ppm off; 1\.\d\d for the same month of the year before\n(wrote forecast\.png|no plot)",
     "similar.py": r"give the folder of all-MiniLM-L6-v2",
     "generate.py": r"give weights: gpt.safetensors",
+    "sample.py": r"give weights: diffusion.safetensors",
     "demo.py": r"(9[6-9]|100)\.\d% of 360 held-out images are right[\s\S]*this is a \d[\s\S]*with probability",
 }
 
