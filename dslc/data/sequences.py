@@ -17,7 +17,7 @@ Windows go across the ends of documents, but for data whose class is asked for: 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,7 +57,7 @@ def layout(fields: Sequence[Field], rows: str, source: str) -> Layout:
     roles: dict[str, str] = {}
     lengths: set[int] = set()
     for field in fields:
-        role = _role(field, rows, roles.values())
+        role = _role(field, rows, tuple(roles.values()))
         if role is None or (role in roles.values()):
             raise refuse(
                 "DL0704",
@@ -76,14 +76,14 @@ def layout(fields: Sequence[Field], rows: str, source: str) -> Layout:
     return Layout(roles, lengths.pop(), rows)
 
 
-def _role(field: Field, rows: str, before: object) -> str | None:
+def _role(field: Field, rows: str, before: Collection[str]) -> str | None:
     name, whole = field.name.removesuffix("s"), field.dtype in ("i32", "i64", "u8")
     if len(field.shape) == 1:
         if not whole:
             return "mask" if rows != "windows" else None
         if name in ("segment", "position"):
             return name if rows == "packed" else None
-        return "symbols" if "symbols" not in before else "targets" if field.dtype != "u8" else None  # type: ignore[operator]
+        return "symbols" if "symbols" not in before else "targets" if field.dtype != "u8" else None
     if field.shape or not whole:
         return None
     if name == "length":

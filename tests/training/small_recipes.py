@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import dslc
+from dslc.training import Observer
 
 Array = np.ndarray[Any, Any]
 
@@ -16,6 +18,21 @@ model Net(x: f32[N, 6]) -> f32[N, 3] {
   return x |> Dense[8, tanh] as body |> Dense[3] as head
 }
 """
+
+
+class Stop(Exception):
+    """In place of a crash."""
+
+
+class StopAt(Observer):
+    """Stops behind the checkpoint of a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def saved(self, path: Path, step: int, seconds: float) -> None:
+        if step == self.step:
+            raise Stop
 
 
 def recipe(minimize: str, *clauses: str, batch: int = 16, model: str = NET) -> str:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_recipes import bits
+from small_recipes import Stop, StopAt, bits
 
 import dslc
 from dslc.data import epoch_order
 from dslc.diagnostics import DiagnosticError
 from dslc.frontend import check
 from dslc.ir.recipe import PhasePlan, Recipe
-from dslc.training import Observer
 from dslc.training.cycle import Cycle
 from dslc.training.log import JsonLog, read_log
 from dslc.training.progress import PlainProgress
@@ -100,21 +99,6 @@ train t {
 }
 """
 REAL = np.random.default_rng(0).standard_normal((150, 4)).astype(np.float32)
-
-
-class Stop(Exception):
-    """In place of a crash."""
-
-
-class StopAt(Observer):
-    """Stops behind the checkpoint of a step."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def saved(self, path: Path, step: int, seconds: float) -> None:
-        if step == self.step:
-            raise Stop
 
 
 def gan(folder: Path, **options: Any) -> dslc.Trainer:

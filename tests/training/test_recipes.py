@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_recipes import DATA, METRICS, NET, Array, bits, examples, recipe, trained
+from small_recipes import DATA, METRICS, NET, Array, Stop, StopAt, bits, examples, recipe, trained
 
 import dslc
 from dslc.api.compilation import elaborate, options_of, request_of
 from dslc.compiler import transform
 from dslc.diagnostics import DiagnosticError
-from dslc.training import Observer, checkpoint
+from dslc.training import checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -274,21 +274,6 @@ model Net(x: f32[N, 6]) -> f32[N, 3] {
   return h |> Dense[3] as head
 }
 """
-
-
-class Stop(Exception):
-    """In place of a crash."""
-
-
-class StopAt(Observer):
-    """Stops behind the checkpoint of a step."""
-
-    def __init__(self, step: int):
-        self.step = step
-
-    def saved(self, path: Path, step: int, seconds: float) -> None:
-        if step == self.step:
-            raise Stop
 
 
 @pytest.mark.parametrize("options", ["", ", clip = 0.5, accumulate = 3, ema = 0.9"])
