@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.frontend.test_elaborate import made, run
+from tests.frontend.from_text import made, run
 
 Array = np.ndarray[Any, Any]
 Weights = dict[str, Array]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_elaborate import X, run
+from from_text import X, run
 
 from dslc.frontend import elaborate
 

@@ -14,7 +14,7 @@ from dslc.frontend import check, elaborate
 from dslc.interpret import interpret
 from dslc.ir.module import PortKind
 from dslc.ir.verify import verify_module
-from tests.frontend.test_elaborate import made, run
+from tests.frontend.from_text import made, run
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(5)

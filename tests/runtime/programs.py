@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
+import pytest
 from kernels import kernel_object
 
+from dslc.diagnostics import DiagnosticError
 from dslc.ir.plan import (
     IMMEDIATE,
     BufferPlan,
@@ -24,6 +27,7 @@ from dslc.runtime.executable import Executable
 
 ROW = (batch_times(), 4)
 SPAN = "net.dl:3:5"
+W = np.arange(1, 5, dtype=np.float32)
 
 
 def forward() -> ProgramPlan:
@@ -131,3 +135,15 @@ def executable(threads: int = 2, guarded: bool = False) -> Executable:
     made = Executable(plan(), objects(), constants(), threads=threads, guarded=guarded)
     made.set("w", np.arange(1, 5, dtype=np.float32))
     return made
+
+
+def batch_of(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, 4)).astype(np.float32)
+
+
+def expected(x: np.ndarray, lr: float = 0.25, w: np.ndarray = W) -> np.ndarray:
+    return (x + np.float32(1)) * w + np.float32(lr)
+
+
+def refused(code: str, part: str = "") -> contextlib.AbstractContextManager[object]:
+    return pytest.raises(DiagnosticError, match=rf"(?s)\[{code}\].*{part}")

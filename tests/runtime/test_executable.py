@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -17,34 +16,20 @@ import programs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import SPAN, constants, executable, objects, plan
+from programs import SPAN, W, batch_of, constants, executable, expected, objects, plan, refused
 
 from dslc.diagnostics import DiagnosticError
 from dslc.ir.plan import KernelPlan, StepPlan
-from dslc.runtime.arena import Arena
 from dslc.runtime.convert import Scalar, address_of, convert
-from dslc.runtime.executable import Executable, Program, aligned_zeros
-from dslc.runtime.job import ALONE_FOR, TRIALS, Choice, group_steps
+from dslc.runtime.executable import Executable, Program
+from dslc.runtime.job import TRIALS
 
 HERE = Path(__file__).parent
-W = np.arange(1, 5, dtype=np.float32)
 
 
 @pytest.fixture(params=[1, 2, 5])
 def program(request: pytest.FixtureRequest) -> Program:
     return executable(request.param).program("forward")
-
-
-def batch_of(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, 4)).astype(np.float32)
-
-
-def expected(x: np.ndarray, lr: float = 0.25, w: np.ndarray = W) -> np.ndarray:
-    return (x + np.float32(1)) * w + np.float32(lr)
-
-
-def refused(code: str, part: str = "") -> contextlib.AbstractContextManager[object]:
-    return pytest.raises(DiagnosticError, match=rf"(?s)\[{code}\].*{part}")
 
 
 # -------------------------------------------------------------------------------------------------------------- calls
@@ -381,66 +366,6 @@ def _median_seconds(call: Program, inputs: dict[str, np.ndarray]) -> float:
     return sorted(times)[1000]
 
 
-# ------------------------------------------------------------------------------------------------------------- memory
-
-
-def test_touched_memory_is_the_plan() -> None:
-    made = executable(guarded=True)
-    for n in (3, 50):
-        made.call("forward", {"x": batch_of(n)})
-        report = made.memory("forward", n)
-        assert made.arena.size == report.arena == 64 + 64 * n
-        # the last buffer holds n * 16 of its n * 64 bytes
-        assert made.arena.touched_high_water() == 64 + 16 * n
-    assert made.arena.intact_before()
-    made.arena.fill()
-    assert made.arena.touched_high_water() == 0
-
-
-def test_arena_grows_and_keeps_other_programs_right() -> None:
-    made = executable()
-    x = batch_of(2)
-    made.call("forward", {"x": x})
-    generation = made.arena.generation
-    made.call("forward", {"x": batch_of(1)})
-    assert made.arena.generation == generation, "a smaller batch needs nothing new"
-    made.arena.reserve(1 << 20)
-    assert np.array_equal(made.call("forward", {"x": x})["y"], expected(x))
-
-
-@pytest.mark.parametrize("offset", [-8, 1 << 16])
-def test_guard_pages_stop_a_stray_write(offset: int) -> None:
-    script = f"""
-import ctypes
-from dslc.runtime.arena import Arena
-arena = Arena(guarded=True)
-arena.reserve(1 << 16)
-ctypes.memset(arena.address, 1, 1 << 16)
-print("inside", flush=True)
-ctypes.memset(arena.address + {offset}, 1, 8)
-print("outside", flush=True)
-"""
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert ran.stdout == "inside\n"
-    assert ran.returncode < 0
-
-
-def test_untouched_arena_is_not_resident() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-    arena, before = Arena(), resident()
-    arena.reserve(1 << 30)
-    assert resident() - before < 8 << 20
-
-
-def test_no_room_is_a_diagnostic() -> None:
-    with refused("DL0660"):
-        Arena().reserve(1 << 62)
-    with refused("DL0660"):
-        aligned_zeros("f64", (1 << 59,))
-
-
 # ------------------------------------------------------------------------------------------------------------ loading
 
 
@@ -466,38 +391,6 @@ def test_profile_names_every_step(program: Program) -> None:
     assert [(t.number, t.label, t.span) for t in times] == [(0, "add", SPAN), (1, "affine", SPAN)]
     assert all(0 <= t.seconds < 1 and t.busy >= 0 for t in times)
     assert np.array_equal(program({"x": batch_of(3)})["y"], expected(batch_of(3))), "the clock is off again"
-
-
-def test_serial_groups_are_merged() -> None:
-    serial, split = StepPlan("a", (), serial=True), StepPlan("b", ())
-    together = StepPlan("c", (), barrier=False)
-    assert [len(g) for g in group_steps([serial, serial, split, together, split, serial, serial])] == [2, 1, 2, 2]
-    assert [len(g) for g in group_steps([split, together])] == [1, 1]
-    assert group_steps([]) == []
-
-
-def test_small_jobs_run_where_they_are_faster() -> None:
-    fast_alone, fast_shared, long = Choice(), Choice(), Choice()
-    for _ in range(2 * TRIALS):
-        assert fast_alone.testing
-        fast_alone.note(9e-6 if fast_alone.alone else 20e-6)
-        fast_shared.note(30e-6 if fast_shared.alone else 20e-6)
-    for _ in range(TRIALS):
-        assert not long.alone
-        long.note(1e-3)
-    assert (fast_alone.testing, fast_shared.testing, long.testing) == (False, False, False)
-    assert (fast_alone.alone, fast_shared.alone, long.alone) == (True, False, False)
-    for _ in range(ALONE_FOR):
-        assert not fast_alone.testing
-        fast_alone.count()
-    assert fast_alone.testing
-
-
-def test_calls_that_were_interrupted_do_not_decide() -> None:
-    choice = Choice()
-    for n in range(2 * TRIALS):
-        choice.note(88e-6 if choice.alone else (21e-6 if n in (3, 5, 6) else 120e-6))
-    assert not choice.alone
 
 
 def test_results_do_not_depend_on_the_choice() -> None:
