@@ -12,20 +12,17 @@ from dataclasses import dataclass, replace
 from dslc.ir import dims
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.loops import Expr, Read
-from dslc.ir.operator import OPERATORS
 from dslc.ir.plan import INDEX, NEW, OLD
 from dslc.ir.scan import ScanParts, is_scan, parts
 from dslc.ir.types import TensorType
 from dslc.lowering.fuse import Nest, axes_of, index_of, is_whole, shape_of, value_at
 from dslc.lowering.indices import coefficient, quotients, simplify, within
-from dslc.lowering.layout import Layout, row_major, strided
+from dslc.lowering.layout import row_major, strided
 from dslc.lowering.operands import copy_nest
 from dslc.lowering.steps import Lowering, Move, Part, Place, located, same_spot
 from dslc.lowering.updates import Target
 
 CHEAP = frozenset(["full", "iota"])
-CROWDED = 2048  # bytes: rows at multiples of this distance share few sets of a first-level cache
-LINE = 64  # bytes
 
 
 # ---- graphs whose bodies can be lowered -----------------------------------------------------------------------------
@@ -139,20 +136,6 @@ def enter(state: Lowering, nest: Nest) -> Body:
         over = slices.get(state.over[stacked]) if stacked in state.over else None
         targets.append(Target(made, slot, over))
     return Body(number, op, inner, tuple(targets), tuple(carries), tuple(before))
-
-
-def stack_layout(graph: Graph, op: Op, value: Value) -> Layout:
-    """Where a result of a loop lies: row-major, but rows a large power of two apart, which fall into few sets of a cache, are padded
-    by a line where only products, sums, loops and what goes element by element walk them."""
-    layout = row_major(value.type.shape)
-    users = graph.uses().get(value, ())
-    if value not in parts(op).stacked or value.type.rank < 2 or value in graph.outputs:
-        return layout
-    row = value.type.shape[-1]
-    walked = all(user.kind in ("dot_general", "sum") or is_scan(user) or OPERATORS[user.kind].elementwise for user in users)
-    if not isinstance(row, int) or row * value.type.dtype.size % CROWDED or not walked:
-        return layout
-    return replace(layout, pitch=row + LINE // value.type.dtype.size)
 
 
 def _length(it: ScanParts) -> int:

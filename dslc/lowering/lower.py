@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from dslc.ir.graph import Value
+from dslc.ir.graph import Graph, Value
 from dslc.ir.module import Program
 from dslc.ir.scan import parts
 from dslc.lowering.batch import check_batch
 from dslc.lowering.fuse import Nest, fuse
 from dslc.lowering.kernels import join, kernels_of
 from dslc.lowering.layout import Layout, row_major
-from dslc.lowering.loops import Body, ends, enter, settled, share_starts, stack_layout, starts
+from dslc.lowering.loops import Body, ends, enter, settled, share_starts, starts
 from dslc.lowering.operands import VECTOR_CHANNELS, border, default_layout
+from dslc.lowering.pitch import padded_rows
 from dslc.lowering.prepare import contraction_steps, prepare, without_epilogue
 from dslc.lowering.recurrences import recurrence_step
 from dslc.lowering.routines import result_layout, routine_steps
@@ -82,8 +83,7 @@ def _arrange(state: Lowering, targets: Sequence[Target], excluded: frozenset[Val
     for nest in nests:
         for value in nest.values:
             if value not in state.places:
-                made = stack_layout(graph, nest.loop.op, value) if nest.loop else row_major(value.type.shape) if value != nest.value else _layout(nest)
-                state.places[value] = Place("arena", "", made)
+                state.places[value] = Place("arena", "", _layout(graph, nest, value))
     nests = prepare(state, nests)
     bodies: dict[Value, tuple[Body, Arranged]] = {}
     for nest in nests:
@@ -187,12 +187,19 @@ def _flat(items: Sequence[Step | LoopSteps]) -> tuple[tuple[Step, ...], tuple[Lo
     return tuple(steps), tuple(loops)
 
 
-def _layout(nest: Nest) -> Layout:
-    """A nest's own layout. The gradient of a convolution's weights [O, I, k, k] is made in vectors over O, so O stands innermost."""
-    t = nest.value.type
+def _layout(graph: Graph, nest: Nest, value: Value) -> Layout:
+    """The layout of what a nest makes. The gradient of a convolution's weights [O, I, k, k] is made in vectors over O, so O stands
+    innermost."""
+    t = value.type
+    if nest.loop is not None:
+        stacked = value in parts(nest.loop.op).stacked
+        return (padded_rows(graph, value) if stacked else None) or row_major(t.shape)
+    if value != nest.value:
+        return row_major(t.shape)
     if nest.routine is not None:
         return result_layout(nest.routine.routine, t)
     wide = t.rank in (4, 5) and isinstance(t.shape[0], int) and t.shape[0] >= VECTOR_CHANNELS
     if wide and nest.contraction is not None and nest.contraction.kind.endswith("_weight_grad"):
         return replace(row_major(t.shape), order=(*range(1, t.rank), 0))
-    return default_layout(t)
+    plain = nest.recurrence is None and t.rank < 4
+    return (padded_rows(graph, value) if plain else None) or default_layout(t)
