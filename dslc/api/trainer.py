@@ -321,6 +321,7 @@ class CompiledRecipe:
         bounds = [p.plan.batch_bound for p in programs if p.plan.batch_bound is not None]
         self.max_batch: int | None = min(bounds, default=None)
         self._evaluate_inputs = _names(self._evaluate.plan.inputs, self.inputs)
+        self._evaluate_settings = _settings(self._evaluate)
         self._steps = {p.name: CompiledSteps(t, u, self.inputs) for p, t, u in zip(phases, trained, updates, strict=True)}
         self._first = self._steps[phases[0].name]
         self.train = self._first.train
@@ -339,10 +340,12 @@ class CompiledRecipe:
         """The steps of a phase."""
         return self._steps[name]
 
-    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, Any]:
-        """The metrics with `training` false; those with a state are of all batches since `reset`."""
+    def evaluate(self, batch: Mapping[str, Array], settings: Mapping[str, float | int] | None = None) -> Mapping[str, Any]:
+        """The metrics with `training` false; those with a state are of all batches since `reset`. Where the recipe draws, the numbers
+        follow from the `settings` "seed" and "step", each 0 where it is left out."""
         names = self._evaluate_inputs
-        return self._evaluate(batch if names is None else {n: batch[n] for n in names})
+        chosen = {mine: settings[theirs] for mine, theirs in self._evaluate_settings if theirs in settings} if settings else None
+        return self._evaluate(batch if names is None else {n: batch[n] for n in names}, chosen)
 
     def trace(self, phase: str, batch: Mapping[str, Array] | None, settings: Mapping[str, float | int]) -> Trouble | None:
         """The first operation of the next step, or of its update where `batch` is None, that makes NaN or an infinity of numbers."""

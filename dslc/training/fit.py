@@ -316,9 +316,11 @@ class Fit:
         evaluation = Evaluation(self.recipe.totals, self._hooks)
         if self.recipe.totals:
             self.program.reset()
+        settings: dict[str, float | int] = {"seed": self.recipe.seed, "step": 0}
         with examples.ahead(examples.in_order()) as batches:
-            for batch, count in batches:
-                evaluation.add(batch, self.program.evaluate(batch), count)
+            for number, (batch, count) in enumerate(batches, 1):
+                settings["step"] = -number  # training counts from 0 upwards: nothing is drawn that training draws
+                evaluation.add(batch, self.program.evaluate(batch, settings), count)
                 if self._guard.requested:
                     self._stop()
         return evaluation.measured()

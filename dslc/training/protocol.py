@@ -59,8 +59,9 @@ class TrainingProgram(Protocol):
         """The steps of a phase. Called only where the recipe has phases, instead of `step` and `update`; each has a "NAME.total"."""
         ...
 
-    def evaluate(self, batch: Mapping[str, Array]) -> Mapping[str, Any]:
-        """The same names with `training` false. Of the recipe's `totals` it gives what they are of all batches since `reset`, a number or
+    def evaluate(self, batch: Mapping[str, Array], settings: Mapping[str, float | int]) -> Mapping[str, Any]:
+        """The same names with `training` false. `settings` has the "seed", and as "step" a number that no batch of training has and no other of
+        this evaluation: random numbers follow from both. Of the recipe's `totals` it gives what they are of all batches since `reset`, a number or
         an array; "collected/NAME" is a tensor for metrics in Python. Changes nothing else."""
         ...
 

@@ -155,7 +155,7 @@ class Sum:
         self.total = self.total * 0.9 + batch["x"].sum(axis=0)
         return {"loss": float(batch["y"].mean())}
 
-    def evaluate(self, batch: dict[str, Array]) -> dict[str, float]:
+    def evaluate(self, batch: dict[str, Array], settings: dict[str, float | int]) -> dict[str, float]:
         return {"loss": float(batch["y"].mean())}
 
     def state(self) -> dict[str, Array]:

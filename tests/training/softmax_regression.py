@@ -57,7 +57,7 @@ class SoftmaxRegression:
             s[name] -= rate * m / (np.sqrt(v) + np.float32(1e-8))
         return {"loss": loss, "accuracy": accuracy}
 
-    def evaluate(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def evaluate(self, batch: Mapping[str, np.ndarray], settings: Mapping[str, float | int]) -> dict[str, float]:
         loss, accuracy, _ = self._forward(batch["image"], batch["label"])
         return {"loss": loss, "accuracy": accuracy}
 

@@ -90,7 +90,7 @@ class Counting:
         self.seen.append(dict(settings))
         return {"loss": float(batch["label"].mean())}
 
-    def evaluate(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def evaluate(self, batch: Mapping[str, np.ndarray], settings: Mapping[str, float | int]) -> dict[str, float]:
         return {"loss": float(batch["label"].mean())}
 
     def state(self) -> dict[str, np.ndarray]:
@@ -256,10 +256,10 @@ def test_resumption_between_last_step_and_report(digits: DataSet, tmp_path: Path
     """A run of 30 steps ends within an epoch; killed while it evaluates, it evaluates when resumed."""
 
     class Failing(SoftmaxRegression):
-        def evaluate(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
+        def evaluate(self, batch: Mapping[str, np.ndarray], settings: Mapping[str, float | int]) -> dict[str, float]:
             if self._state["optimizer/step"] == 30:
                 raise Stop
-            return super().evaluate(batch)
+            return super().evaluate(batch, settings)
 
     given = recipe(epochs=None, steps=30, save=SavePlan("a", every_steps=5))
     with pytest.raises(Stop):
@@ -348,10 +348,10 @@ class Pressing(SoftmaxRegression):
             os.kill(os.getpid(), signal.SIGINT)
         return super().step(batch, settings)
 
-    def evaluate(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def evaluate(self, batch: Mapping[str, np.ndarray], settings: Mapping[str, float | int]) -> dict[str, float]:
         if self._state["optimizer/step"] == self.at and self.evaluating:
             os.kill(os.getpid(), signal.SIGINT)
-        return super().evaluate(batch)
+        return super().evaluate(batch, settings)
 
 
 @pytest.mark.parametrize("evaluating", [False, True])
