@@ -16,6 +16,7 @@ from dslc.ir.plan import INDEX, NEW, OLD
 from dslc.ir.scan import ScanParts, is_scan, parts
 from dslc.ir.types import TensorType
 from dslc.lowering.fuse import Nest, axes_of, index_of, is_whole, shape_of, value_at
+from dslc.lowering.histories import shared_stacks
 from dslc.lowering.indices import coefficient, quotients, simplify, within
 from dslc.lowering.layout import row_major, strided
 from dslc.lowering.operands import copy_nest
@@ -101,6 +102,7 @@ class Carried:
     final: Value
     initial: Expr
     pair: Value | None = None
+    first: Place | None = None  # in a stack that holds all that it is before and after iterations, where what it starts as lies
 
 
 def enter(state: Lowering, nest: Nest) -> Body:
@@ -125,12 +127,16 @@ def enter(state: Lowering, nest: Nest) -> Body:
         slices.setdefault(sequence, own)
     targets: list[Target] = []
     carries: list[Carried] = []
+    histories = shared_stacks(state, it)
+    written = {stacked for stacked, _ in histories.values()}  # by the iteration before
     for own, after, final, initial in zip(it.carries, it.after, it.final, nest.loop.initial, strict=True):
-        carried = Carried(own, final, initial)
+        carried = Carried(own, final, initial, first=histories[own][1] if own in histories else None)
         places[own] = _all_of(state, final, own.type)
         carries.append(carried)
         targets.append(Target(after, places[own], own, lambda c=carried: _turns(state, c, number)))  # type: ignore[misc]
     for made, axis, stacked in zip(it.yields, it.stacks, it.stacked, strict=True):
+        if stacked in written:
+            continue
         slot = _element(state, stacked, axis, number)
         assert slot is not None, "a stacked result is walked in equal steps"
         over = slices.get(state.over[stacked]) if stacked in state.over else None
@@ -176,13 +182,14 @@ def starts(state: Lowering, body: Body) -> list[Nest]:
     """What carries start as, written where the first iteration finds it; nothing where it lies there already."""
     nests = []
     for c in body.carries:
-        start = state.new_value(c.old)
-        state.places[start] = _start(state, body, c)
         names = axes_of(c.old.type)
         index = index_of(names, c.old.type.shape)
-        if isinstance(c.initial, Read) and c.initial.index == index and _lies_at(state, c.initial.source, start):
-            continue
-        nests.append(Nest(start, names, c.initial, body.op.span, "start"))
+        for place in (_start(state, body, c), *([c.first] if c.first is not None else [])):
+            start = state.new_value(c.old)
+            state.places[start] = place
+            if isinstance(c.initial, Read) and c.initial.index == index and _lies_at(state, c.initial.source, start):
+                continue
+            nests.append(Nest(start, names, c.initial, body.op.span, "start"))
     return nests
 
 

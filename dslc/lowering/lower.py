@@ -10,6 +10,7 @@ from dslc.ir.module import Program
 from dslc.ir.scan import parts
 from dslc.lowering.batch import check_batch
 from dslc.lowering.fuse import Nest, fuse
+from dslc.lowering.histories import share_stacks
 from dslc.lowering.kernels import join, kernels_of
 from dslc.lowering.layout import Layout, row_major
 from dslc.lowering.loops import Body, ends, enter, settled, share_starts, starts
@@ -84,6 +85,8 @@ def _arrange(state: Lowering, targets: Sequence[Target], excluded: frozenset[Val
         for value in nest.values:
             if value not in state.places:
                 state.places[value] = Place("arena", "", _layout(graph, nest, value))
+        if nest.loop is not None:
+            share_stacks(state, nest)
     nests = prepare(state, nests)
     bodies: dict[Value, tuple[Body, Arranged]] = {}
     for nest in nests:

@@ -24,11 +24,11 @@ from dslc.ir.graph import Value
 from dslc.ir.plan import INDEX, NEW, OLD, memory_report
 from dslc.ir.plan_rules import validate
 from dslc.ir.plan_text import dumps, loads
-from dslc.ir.scan import build_scan
+from dslc.ir.scan import build_scan, parts
 from dslc.ir.types import DType, TensorType
 from dslc.lowering.lower import lower
 from dslc.lowering.plan import plan_program
-from dslc.lowering.steps import Lowered
+from dslc.lowering.steps import Lowered, Part, located
 from dslc.options import Options
 from dslc.runtime.cache import Cache
 from dslc.runtime.executable import Executable
@@ -123,6 +123,22 @@ def lstm(b: Builder, x: Value, wx: Value, wh: Value, bias: Value, length: int = 
 @case((F32, (N, 5, 32)), batch=True, wx=(F32, (32, 64)), wh=(F32, (16, 64)), bias=(F32, (64,)))
 def long_short(b: Builder, x: Value, wx: Value, wh: Value, bias: Value) -> Any:
     return lstm(b, x, wx, wh, bias)
+
+
+@case((F32, (N, 5, 16)), (F32, (N, 16)), batch=True, w=(F32, (16, 16)), v=(F32, (16, 16)))
+def remembered(b: Builder, x: Value, start: Value, w: Value, v: Value) -> Any:
+    """What is carried is stacked before and after iterations, forwards and backwards; its stacks are read by sums, products and alone."""
+    results: list[Value] = []
+    for reverse, initial in ((False, start), (True, b.tanh(start))):
+        body, _, (e, h, u) = block((F32, (N, 16)), (F32, (N, 16)), (F32, (16, 16)))
+        after = body.tanh(body.add(e, body.matmul(h, u)))
+        op = build_scan(
+            b, body.graph(after, after, h), length=5, sequences=(x,), initial=(initial,), captures=(w,), elements=(1,), yields=(1, 1), reverse=reverse,
+        )  # fmt: skip
+        final, all_of, before = op.outputs
+        weights = b.dot_general(before, b.mul(all_of, x), contract=((1, 0), (1, 0)), batch=((), ()))
+        results += [b.add(final, b.sum(before, axis=(1,))), b.tanh(b.matmul(all_of, v)), weights]
+    return (*results, w, v)
 
 
 @case((F32, (4, 8)), (F32, (4, 8)), (F32, (8,)))
@@ -303,7 +319,7 @@ def test_as_interpreted_with_the_same_bits_at_every_width(which: str, workers: W
                     assert np.array_equal(array, seen[batch][key]), f"{key}: width {width}, {threads} threads, a batch of {batch}"
 
 
-@pytest.mark.parametrize("which", ["long_short", "nested", "decode", "layers", "rnn_backwards"])
+@pytest.mark.parametrize("which", ["long_short", "nested", "decode", "layers", "rnn_backwards", "remembered"])
 def test_verified_step_by_step(which: str, workers: Workers, kernels: Cache) -> None:
     compile_module(CASES[which].made.module, Options(width=16, verify=True), workers=workers, cache=kernels)
 
@@ -364,6 +380,16 @@ def test_what_reads_the_whole_of_a_carry_reads_and_writes_halves_in_turns() -> N
     assert halves[OLD] == halves[NEW]
     assert halves[OLD].nbytes == 2 * 3 * 16 * 4
     assert plan.fixed_bytes == halves[OLD].nbytes, "nothing else is kept"
+
+
+def test_what_is_stacked_before_and_after_iterations_lies_there_once() -> None:
+    it = lowered_of("remembered")
+    slot, (forth, back) = 16, (parts(loop.op) for loop in it.loops)
+    for loop, (after, before) in ((forth, (slot, 0)), (back, (0, slot))):
+        lies = [located(it.places, v) for v in loop.stacked]
+        assert lies == [Part(lies[0].value, after), Part(lies[0].value, before)]
+        assert it.places[lies[0].value].layout.size == N * (5 + 1) * slot
+    assert labels("remembered")[1:] == [["dot_general", "copy"]] * 2, "an iteration stores what it makes once beside what it carries"
 
 
 def test_memory_is_exact_and_lives_through_loops() -> None:
