@@ -100,6 +100,7 @@ class Shape:
     """What one operator's body looks like: number of reads of each input, cost of its own arithmetic, and its class."""
 
     reads: Mapping[int, float]
+    pointwise: frozenset[int]  # inputs that are read at the element's own index only
     cost: float
     view: bool  # only renames elements
     reduction: bool  # has a sum that is not written out
@@ -169,7 +170,7 @@ def _probe(value: Value) -> Reader:
 def shape_of(op: Op) -> Shape:
     """Looks at an operator's definition once, over fresh variables."""
     if is_routine(op) or is_scan(op):
-        return Shape({v.id: 1.0 for v in op.inputs}, 0.0, False, False, frozenset(), False)
+        return Shape({v.id: 1.0 for v in op.inputs}, frozenset(), 0.0, False, False, frozenset(), False)
     out = op.output
     index = _probe_index(out)
     defined = definition(op, index, tuple(_probe(v) for v in op.inputs))
@@ -196,8 +197,9 @@ def shape_of(op: Op) -> Shape:
         if isinstance(node, Read):
             size = next(elements(v.type.shape) for v in op.inputs if v.id == node.source)
             reads[node.source] = reads.get(node.source, 0.0) + max(1.0, inner * scale / max(size, 1.0))
+    elsewhere = {node.source for node in nodes if isinstance(node, Read) and node.index != index}
     view = len(defined) == 1 and isinstance(defined[0], Read)
-    return Shape(reads, cost * inner, view, reduction, frozenset(tables), draw)
+    return Shape(reads, frozenset(reads.keys() - elsewhere), cost * inner, view, reduction, frozenset(tables), draw)
 
 
 def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
@@ -217,7 +219,8 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
         else:
             keep.update(v for v in op.inputs if v.id in shapes[op].tables)
     absorbed: dict[Value, Op] = {}
-    claimed: set[Op] = set()
+    claimed: dict[Op, Op] = {}
+    sites: dict[Value, Sites] = {}
     work = _chain_costs(graph, shapes)
     for op in reversed(graph.ops):
         if op.kind == "constant":
@@ -230,16 +233,16 @@ def materialised(graph: Graph) -> tuple[set[Value], dict[Value, Op]]:
             end = _absorb(op, uses, shapes, keep, claimed, contraction=is_contraction(op))
             absorbed[v] = end
             keep.add(end.output)
+            sites.pop(end.output, None)
             continue
-        if v in keep or shapes[op].draw:
+        if v in keep:
             continue
-        times = 0.0
-        for user in uses.get(v, ()):
-            if is_contraction(user) or is_routine(user):
-                continue  # read through a view: its base is kept
-            times += shapes[user].reads.get(v.id, 1.0)
-        if work[v] * (times - 1) > WORTH_STORING or work[v] > LARGEST_EXPRESSION:
+        sites[v] = _sites(v, uses, shapes, claimed, sites)
+        if shapes[op].draw:
+            continue
+        if work[v] * (sum(sites[v].values()) - 1) > WORTH_STORING or work[v] > LARGEST_EXPRESSION:
             keep.add(v)
+            del sites[v]
     for op in graph.ops:  # a chain inside an epilogue belongs to its end, whatever the costs said
         if not op.outputs:
             continue
@@ -281,12 +284,32 @@ def _chain_costs(graph: Graph, shapes: Mapping[Op, Shape]) -> dict[Value, float]
     return work
 
 
+Sites = Mapping[tuple[Value, tuple[int, ...]], float]
+"""Where a value that is written inline is computed: how often for one of its elements, by the nest and the way from that nest's
+own index to the one at which the value is read (the operators that change it). What one nest reads twice at one index it computes once."""
+
+
+def _sites(
+    value: Value, uses: Mapping[Value, list[Op]], shapes: Mapping[Op, Shape], claimed: Mapping[Op, Op], sites: Mapping[Value, Sites]
+) -> Sites:
+    found: dict[tuple[Value, tuple[int, ...]], float] = {}
+    for user in uses.get(value, ()):
+        if is_contraction(user) or is_routine(user):
+            continue  # read through a view: its base is kept
+        end = claimed[user].output if user in claimed else user.outputs[0]
+        times = shapes[user].reads.get(value.id, 1.0)
+        for (nest, way), inlined in sites.get(end, {(end, ()): 1.0}).items():
+            at = (nest, way if value.id in shapes[user].pointwise else (*way, user.outputs[0].id))
+            found[at] = max(found.get(at, 0.0), times * inlined)
+    return found
+
+
 def _absorb(
     op: Op,
     uses: Mapping[Value, list[Op]],
     shapes: Mapping[Op, Shape],
     keep: set[Value],
-    claimed: set[Op],
+    claimed: dict[Op, Op],
     contraction: bool,
 ) -> Op:
     """The last operator of the element-wise chain behind a sum: same shape, one reader, one contraction a chain.
@@ -299,21 +322,14 @@ def _absorb(
         user = uses[end.output][0]
         if is_whole(user) or user in claimed or shapes[user].reduction or shapes[user].tables:
             break
-        if user.output.type.shape != op.output.type.shape or not _pointwise(user, end.output):
+        if user.output.type.shape != op.output.type.shape or end.output.id not in shapes[user].pointwise:
             break
         end, length = user, length + 1
         chain.append(user)
     while contraction and chain and chain[-1].output.type.dtype != op.output.type.dtype:
         chain.pop()
-    claimed.update(chain)
+    claimed.update(dict.fromkeys(chain, chain[-1] if chain else op))
     return chain[-1] if chain else op
-
-
-def _pointwise(op: Op, value: Value) -> bool:
-    """Whether an operator reads `value` only at its own output's index."""
-    index = _probe_index(op.output)
-    e = body_of(op, index, tuple(_probe(v) for v in op.inputs))
-    return all(node.index == index for node in walk(e) if isinstance(node, Read) and node.source == value.id)
 
 
 def fuse(graph: Graph) -> tuple[Nest, ...]:

@@ -110,6 +110,7 @@ class Schedule:
     grid: tuple[GridLoop, ...]
     cycles: float
     ahead: Ahead | None = None
+    rows_ahead: int = 0  # elements of the scalar operand to prefetch in front of each step's, where every step takes new lines
     bounds: Window | None = None  # limits the loop over its tap, the cut axis of the reduction, for each tile
     unroll: int = 1  # steps of the innermost loop printed in a row, so that rows which slide over the operand share its vectors
     taps: Window | None = None  # the loop over its tap is unrolled without the products that read the halo

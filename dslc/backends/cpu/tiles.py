@@ -162,6 +162,8 @@ class TilePrinter:
                 for d, (count, _) in enumerate(loops):
                     position = f"k{d}" if position == "0" else f"({position} * {count} + k{d})"
                 self._say(f"prefetch(NEXT, {_times(position, s.ahead.step)})", depth)
+            if s.rows_ahead:
+                self._say(f"prefetch({s.scalar}, {s.rows_ahead})", depth)
             if s.paired:
                 self._paired_steps(inner, depth)
             else:
