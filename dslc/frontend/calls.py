@@ -12,6 +12,7 @@ from dslc.frontend.gradients import call_grad, grad_targets
 from dslc.frontend.lists import call_list_function
 from dslc.frontend.report import Refused, plural
 from dslc.frontend.scope import CALL_STEPS, Context, Frame, enter, spend
+from dslc.frontend.statistics import remember
 from dslc.frontend.tensors import cast, emit, meet
 from dslc.frontend.values import (
     POISON,
@@ -272,20 +273,10 @@ def call_block(
         inner, context.floating = context.floating, floating
     if inner != floating:  # the body was in f32; its `float` results are the caller's
         results = [cast(context, r, floating, call_.span) if isinstance(r, Tensor) and r.type.dtype == inner else r for r in results]
-    if context.program.made is not None and training and path and function.name[0].isupper():
-        _remember(context.program.made, path, results)
+    if training and path and function.name[0].isupper():
+        remember(context, path, results, call_.span)
     _, result_names = signatures.declared_results(signature)
     return results[0] if len(results) == 1 else Results(tuple(results), result_names)
-
-
-def _remember(made: dict[str, Tensor], path: str, results: Sequence[Tensor | Poison]) -> None:
-    """Notes what a block has made; a further call of it has a number."""
-    floats = [r for r in results if isinstance(r, Tensor) and r.type.dtype.floating]
-    for tensor in floats[:1]:
-        number = 1
-        while (name := path if number == 1 else f"{path}#{number}") in made:
-            number += 1
-        made[name] = tensor
 
 
 def _check_given(context: Context, signature: syntax.Signature, frame: Frame, span: Span) -> None:

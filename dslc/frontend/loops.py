@@ -13,6 +13,7 @@ from dslc.frontend.scope import MAX_OPERATIONS, Context, Frame, Missing, file_na
 from dslc.frontend.signatures import check_size, check_total, equal, mismatch_hint
 from dslc.frontend.source import expression_text
 from dslc.frontend.statements import Returned, bind, parts_of
+from dslc.frontend.statistics import mean_of
 from dslc.frontend.tensors import cast, emit, name_origin, note_of, number
 from dslc.frontend.values import (
     Builtin,
@@ -248,6 +249,7 @@ def evaluate_scan(context: Context, node: syntax.Scan, frame: Frame) -> Value:
     firsts = [(c, context.evaluate(c.value, frame)) for c in node.carries]
     initial = [[_tensor(context, leaf, f"the carry `{c.name.text}`", c.value.span) for leaf in _flat(v)] for c, v in firsts]
     spend(context, 20, node.span)
+    watched = set(context.program.made or ())
     with context.program.loop(length) as scope:
         slices = [_input(context, scope, s.tensor, s.axis) for s in sequences]
         carries = [
@@ -269,6 +271,7 @@ def evaluate_scan(context: Context, node: syntax.Scan, frame: Frame) -> Value:
         given = (scope.index, *slices, *(t for c in carries for t in c.before), *(before for before, _ in scope.states.values()))
         body = _Body(context, node, scope, settings, {t.value for t in given})
         body.close(carries, inner, returned)
+        body.watch(watched)
     value = body.emit(sequences, slices, length)
     for text, path in frame.states.items():
         if path in body.states:
@@ -338,6 +341,7 @@ class _Body:
     states: dict[str, int] = field(default_factory=dict)  # the carry of each state that the body updates
     read: dict[GraphValue, GraphValue] = field(default_factory=dict)  # states that it reads alone: in the body, around it
     results: list[tuple[Value, list[_Place | Tensor]]] = field(default_factory=list)
+    statistics: dict[str, slice] = field(default_factory=dict)  # the yields of those of a block that is called in the body
 
     def close(self, carries: Sequence[_Carry], frame: Frame, returned: Returned | None) -> None:
         assert frame.yields is not None
@@ -360,6 +364,13 @@ class _Body:
             self._result(value, [self._yield(leaf, span) for leaf in _flat(value)])
         for value, span in returned or ():
             self._result(value, [self._return(leaf, span) for leaf in _flat(value)])
+
+    def watch(self, known: set[str]) -> None:
+        """Yields the statistics of blocks but for those around the body: theirs are means over the iterations."""
+        for path, numbers in (self.context.program.made or {}).items():
+            if path not in known:
+                self.statistics[path] = slice(len(self.yields), len(self.yields) + len(numbers))
+                self.yields += [(number, 0) for number in numbers]
 
     def _carry(self, before: Tensor, after: Tensor, initial: Tensor | None) -> int:
         number = len(self.after)
@@ -471,6 +482,10 @@ class _Body:
             name_origin(context, tensor, Origin("the result of scan", span))
         for path, place in self.states.items():
             context.program.current[path] = carries[place]
+        for path, own in self.statistics.items():
+            assert context.program.made is not None
+            square, zeros = (mean_of(context, tensor) for tensor in stacked[own])
+            context.program.made[path] = square, zeros
         found = []
         for value, places in self.results:
             leaves = (p if isinstance(p, Tensor) else (stacked if p.stacked else carries)[p.number] for p in places)

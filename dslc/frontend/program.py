@@ -44,7 +44,7 @@ class ProgramBuilder:
     outputs: list[tuple[Port, GraphValue]] = field(default_factory=list)
     draws: int = 0
     random: tuple[Tensor, Tensor] | None = None
-    made: dict[str, Tensor] | None = None  # what blocks with parameters have made, by path, where statistics are wanted
+    made: dict[str, tuple[Tensor, Tensor]] | None = None  # mean square and share of zeros of what blocks make, where statistics are wanted
     averaging: bool = False  # the recipe keeps averages of its parameters
     constants: dict[tuple[str, str], Value] = field(default_factory=dict)  # tensors of `const` items, by file and name
 

@@ -170,3 +170,37 @@ def test_statistics_of_gradients_and_activations(tmp_path: Path) -> None:
         assert first[f"parameter/{path}"] == pytest.approx(np.sqrt(np.mean(before[path] ** 2)), rel=1e-9, abs=1e-12)
         assert second[f"parameter/{path}"] == pytest.approx(np.sqrt(np.mean(after[path] ** 2)), rel=1e-9)
     assert 0 < first["activation/Net.body"] < 1 and first["zeros/Net.body"] == 0
+
+
+def test_statistics_of_what_a_loop_makes(tmp_path: Path) -> None:
+    """Of a block that is called in a loop in a loop: over all of its iterations."""
+    text = """
+      dim N <= 16
+      model Net(x: f64[N, 3, 2, 4]) -> f64[N, 5] {
+        param cell = RNNCell[5, relu]
+        return scan[axis = 1] row in x carry h = zeros[N, 5] {
+          h = scan[axis = 1, reverse = true] v in row carry h = h { h = cell(v, h)  return h }
+          return h
+        }
+      }
+      train t {
+        data x: f64[N, 3, 2, 4], y: f64[N, 5] from "npz:none.npz"
+        minimize mse(Net(x), y) over Net with SGD[0.1]
+        statistics true
+        epochs 1  batch 10
+      }
+    """
+    x = np.random.default_rng(3).standard_normal((10, 3, 2, 4))
+    log = JsonLog(tmp_path / "t.jsonl")
+    trainer = dslc.Trainer(text, data=(x, np.zeros((10, 5))), save=False, precision="f64", observers=[log], log_every=1, steps=1)
+    w = {name.removeprefix("Net.cell."): array.copy() for name, array in trainer.weights.items()}
+    made, h = [], np.zeros((10, 5))
+    for t in range(3):
+        for s in (1, 0):
+            h = np.maximum(x[:, t, s] @ w["w_in"] + w["b_in"] + h @ w["w_h"] + w["b_h"], 0)
+            made.append(h)
+    trainer.fit()
+    (found,) = (r["statistics"] for r in read_log(tmp_path / "t.jsonl") if r["event"] == "steps")
+    assert found["activation/Net.cell"] == pytest.approx(np.sqrt(np.mean(np.square(made))), rel=1e-9)
+    assert found["zeros/Net.cell"] == pytest.approx(np.mean(np.equal(made, 0)), rel=1e-6)
+    assert found["activation/Net"] == pytest.approx(np.sqrt(np.mean(h**2)), rel=1e-9)
