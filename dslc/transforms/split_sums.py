@@ -21,6 +21,7 @@ from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.types import DType
 from dslc.transforms.dead_code import dead_code
 from dslc.transforms.regions import in_regions
+from dslc.transforms.wide_totals import wide_totals
 
 LONG = 64  # elements of one example; shorter sums stay whole
 
@@ -42,7 +43,9 @@ def split_sums(graph: Graph) -> Graph:
             builder.ops += waiting.pop(value, [])
         cut = _cut(builder, op, producers) if op.kind in ("sum", "mean") else None
         if cut is None:
-            builder.ops.append(op)
+            totals = wide_totals(builder, op)
+            same |= totals
+            builder.ops += [] if totals else [op]
             producers |= dict.fromkeys(op.outputs, op)
         else:
             same[op.output], first = cut

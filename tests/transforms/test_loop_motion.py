@@ -204,6 +204,33 @@ def test_a_gradient_by_a_table_is_scattered_once() -> None:
     assert all(inside(op)["gather_grad"] == 0 for op in loops(after))
 
 
+TOTAL = """model M(x: f32[N, 5, 3]) -> (h: f32[N, 3], t: f32[3]) {
+  h, t = scan[axis = 1] v in x carry h = zeros[N, 3], t = zeros[3] { h = tanh(h + v)  t = STEP  return h, t }
+  return h, t
+}"""
+
+
+@pytest.mark.parametrize(
+    ("step", "wide"),
+    [
+        ("t + sum[axis = 0](h * exp(h))", True),
+        ("sum[axis = 0](h * exp(h)) + t", True),
+        ("t - sum[axis = 0](h * exp(h))", False),
+        ("0.5 * t + sum[axis = 0](h * exp(h))", False),
+        ("t + exp(sum[axis = 0](h))", False),
+    ],
+)
+def test_sums_of_the_batch_are_added_up_in_f64(step: str, wide: bool) -> None:
+    """Only where nothing else happens to the total: another recurrence rounds each step."""
+    text = TOTAL.replace("STEP", step)
+    both(text)
+    program = elaborate(f"dim N <= 8\n{text}", model="M").module.programs["infer"]
+    graph = verify(split_sums(expand_composites(program.graph)), STAGE)
+    (loop,) = loops(graph)
+    assert [v.type.dtype for v in parts(loop).carries] == [DType.F32, DType.F64 if wide else DType.F32]
+    assert [v.type for v in graph.outputs] == [v.type for v in program.graph.outputs]
+
+
 def test_the_second_order_too() -> None:
     text = (
         LSTM + "model M(x: f32[N, 5, 3]) -> f32[20, 64] {\n  s = grad[x](sum(Net(x)))\n  return grad[Net.a.w](sum(s * s) + sum(Net(x)))\n}"
