@@ -150,6 +150,19 @@ def test_weights_go_through_files(net: dslc.Program, tmp_path: Path) -> None:
     assert (other(x=x) == net(x=x)).all()
 
 
+def test_weights_are_copies_and_set_as_a_whole(net: dslc.Program) -> None:
+    before, changed = net.weights, np.ones((8, 3), np.float32)
+    for copies in (net.weights, net.parameters, dslc.Trainer(TEXT, data=data(), save=False).weights):
+        with pytest.raises(dslc.DiagnosticError, match="DL0822"):
+            copies["Net.dense[1].w"] = changed  # type: ignore[index]
+        with pytest.raises(dslc.DiagnosticError, match="DL0822"):
+            del copies["Net.dense[1].w"]  # type: ignore[attr-defined]
+    net.load_weights(net.weights | {"Net.dense[1].w": changed})
+    assert (net.weights["Net.dense[1].w"] == changed).all() and (net.weights["Net.dense.w"] == before["Net.dense.w"]).all()
+    net.load_weights(before)
+    assert all((a == before[name]).all() for name, a in net.weights.items())
+
+
 def test_weights_that_do_not_fit_are_listed(net: dslc.Program) -> None:
     before = net.weights
     given = dict(before)

@@ -49,8 +49,7 @@ class Given:
     def __init__(self, folder: Any):
         program = dslc.compile(TEXT, cache=folder)
         rng = np.random.default_rng(1)
-        for path, old in program.weights.items():
-            program.weights[path] = rng.normal(size=old.shape)
+        program.load_weights({path: rng.normal(size=old.shape) for path, old in program.weights.items()})
         self.x, self.memory = rng.normal(size=(3, T, D)), rng.normal(size=(3, S, C))
         self.length, self.t = np.array([5, 2, 4]), np.array([0.0, 3.0, 250.0])
         self.made = program(x=self.x, memory=self.memory, length=self.length, t=self.t)

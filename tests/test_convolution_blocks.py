@@ -53,8 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Array], di
     """Inputs, weights and results."""
     program = dslc.compile(TEXT, cache=tmp_path_factory.mktemp("cache"))
     rng = np.random.default_rng(5)
-    for path, old in program.weights.items():
-        program.weights[path] = np.asarray(rng.normal(size=old.shape))
+    program.load_weights({path: rng.normal(size=old.shape) for path, old in program.weights.items()})
     given = {"sound": rng.normal(size=(3, 4, 13)), "image": rng.normal(size=(3, 4, 6, 7)), "volume": rng.normal(size=(3, 2, 4, 5, 6))}
     weights = {path: np.array(a) for path, a in program.weights.items()}
     return given, weights, dict(program(**given))

@@ -45,8 +45,9 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     )
     program = dslc.compile("precision f64\n" + text, cache=tmp_path_factory.mktemp("cache"))
     rng = np.random.default_rng(3)
-    for path, old in program.weights.items():
-        program.weights[path] = rng.uniform(0.5, 1.5, old.shape) if "var" in path else rng.normal(size=old.shape)
+    program.load_weights(
+        {p: rng.uniform(0.5, 1.5, w.shape) if "var" in p else rng.normal(size=w.shape) for p, w in program.weights.items()}
+    )
     given = {name: rng.normal(1, 2, (4, *shape)) for name, shape in INPUTS.items()}
     made, first = program(**given), program(**{name: x[:1] for name, x in given.items()})
     found = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dslc.api import weights as files
+from dslc.api.copies import Copies
 from dslc.api.signature import Signature
 from dslc.ir.plan import MemoryReport, PortPlan
 from dslc.runtime import artifact as artifacts
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SAVED = ("parameter", "state")
 """Roles of the buffers that are a model's weights."""
+
+_HOW_TO_SET = "program.load_weights(program.weights | {path: array}) sets a weight"
 
 
 class Program:
@@ -91,16 +94,19 @@ class Program:
             self.initialise(self._initial_seed)
 
     @property
-    def parameters(self) -> dict[str, Array]:
+    def parameters(self) -> Mapping[str, Array]:
         """Copies of the parameters by path."""
-        self._initialise()
-        return {name: self._executable.get(name) for name in self._executable.names("parameter")}
+        return self._copies("parameter")
 
     @property
-    def weights(self) -> dict[str, Array]:
-        """Copies of the parameters and of the states that belong to the model, such as running means."""
+    def weights(self) -> Mapping[str, Array]:
+        """Copies of the parameters and of the states that belong to the model, such as running means. `load_weights` sets them:
+        `program.load_weights(program.weights | {path: array})` sets one."""
+        return self._copies(*SAVED)
+
+    def _copies(self, *roles: str) -> Mapping[str, Array]:
         self._initialise()
-        return {name: self._executable.get(name) for role in SAVED for name in self._executable.names(role)}
+        return Copies({name: self._executable.get(name) for role in roles for name in self._executable.names(role)}, _HOW_TO_SET)
 
     @property
     def parameter_count(self) -> int:

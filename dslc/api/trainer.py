@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
 from dslc.api import weights as files
 from dslc.api.compilation import Progress, Ready, obtain, options_of, request_of, versions
+from dslc.api.copies import Copies
 from dslc.api.loading import load_files
 from dslc.api.program import SAVED, initialise
 from dslc.api.sources import Source
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 TRAIN, UPDATE, EVALUATE = "train", "update", "evaluate"
 T = TypeVar("T")
 Tracer = Callable[[str, "Mapping[str, Array] | None", Mapping[str, float | int]], "Trouble | None"]
+_HOW_TO_SET = 'training begins with the weights of a file: `load Net from "net.safetensors"` in the recipe'
 _COUNTER = "counter"  # a program's name for the number of the step
 
 
@@ -202,15 +204,15 @@ class Trainer:
         return len(self._ready.compiled.built) if self._ready.compiled is not None else 0
 
     @property
-    def weights(self) -> dict[str, Array]:
+    def weights(self) -> Mapping[str, Array]:
         """Copies of the parameters and states by path: `program.load_weights(trainer.weights)`."""
-        return {name: self._executable.get(name) for role in SAVED for name in self._executable.names(role)}
+        return Copies({name: self._executable.get(name) for role in SAVED for name in self._executable.names(role)}, _HOW_TO_SET)
 
     @property
-    def averaged_weights(self) -> dict[str, Array]:
+    def averaged_weights(self) -> Mapping[str, Array]:
         """The same with the moving averages of the parameters, where the recipe says `ema`: what `weights = "ema"` exports."""
         averages = {name.removeprefix(AVERAGE): name for name in self._executable.names("ema")}
-        return {name: self._executable.get(averages.get(name, name)) for name in self.weights}
+        return Copies({name: self._executable.get(averages.get(name, name)) for name in self.weights}, _HOW_TO_SET)
 
     def save_weights(self, path: Path | str, *, ema: bool = False) -> None:
         """Write the weights, or the averaged ones, and the data's description as a safetensors file."""

@@ -1,4 +1,4 @@
-"""DL0801 to DL0809, DL0820, DL0821, DL0830 to DL0833, DL0904: sources, weights, inputs and results of the Python interface and the command line."""
+"""DL0801 to DL0809, DL0820 to DL0822, DL0830 to DL0833, DL0904: sources, weights, inputs and results of the Python interface and the command line."""
 
 from __future__ import annotations
 
@@ -118,6 +118,17 @@ EXPLANATIONS = (
         'export Net as "../net.dlc"',
         'export Net as "net.dlc"',
         "text",
+    ),
+    Explanation(
+        "DL0822",
+        "Copies of weights cannot be set",
+        """
+        `program.weights` and `trainer.weights` are copies, as they were when they were asked for. Setting one of them would change no network.
+        `load_weights` sets all weights of a program, from a dictionary that may be made of these copies.
+        """,
+        'net.weights["Net.head.b"] = b',
+        'net.load_weights(net.weights | {"Net.head.b": b})',
+        "python",
     ),
     Explanation(
         "DL0830",
