@@ -75,7 +75,8 @@ class Contraction:
     Buffer arguments are 0 for A, 1 for B, 2 for C; `Load`s of the epilogue name further ones (one of buffer 2 reads
     C's old value). Their addresses are affine in the names of the output axes. With `accumulate` the
     sum starts from C's old value. A sum of more than one chunk is kept in C between chunks: then no other argument of the
-    epilogue may overlap C (`uses_output_as_scratch`).
+    epilogue may overlap C (`uses_output_as_scratch`). `again` says that it runs in a loop: what it reads is in the caches of the
+    threads that read it in the iteration before.
     """
 
     axes: tuple[Axis, ...]
@@ -86,6 +87,7 @@ class Contraction:
     epilogue: Expr = FINISHED
     accumulate: bool = False
     windows: tuple[Window, ...] = ()
+    again: bool = False
 
     def axis(self, name: str) -> Axis:
         return next(a for a in self.axes if a.name == name)

@@ -133,6 +133,7 @@ def _part_steps(state: Lowering, nest: Nest, contraction: Contraction, args: tup
         contraction, packed_value, copy = _pack(state, contraction, args[position], operand)
         args = (*args[:position], packed_value, *args[position + 1 :])
         steps += [copy] if copy is not None else []
+    contraction = replace(contraction, again=bool(state.around))
     reads = frozenset(args) - {nest.value}
     # outside of loops a barrier for little work is one of few
     serial = bool(state.around) and contraction.flops(NOMINAL_BATCH) < 2 * SMALL_WORK

@@ -9,6 +9,7 @@ from dslc.lowering.contraction import Axis, Contraction, Reduction, Window, usef
 
 LANES = 16
 BATCH_HINT = 32  # the batch that a schedule is chosen for where the axis is run-time sized; any batch runs correctly
+THREADS = 2  # among which tiles and examples should divide; any number runs correctly
 MOST_UNROLLED = 7
 WORTH_SKIPPING = 0.9  # the share of products outside the halo below which the others are left out
 

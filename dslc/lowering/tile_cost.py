@@ -6,16 +6,15 @@ from math import inf, prod
 
 from dslc.ir.types import DType
 from dslc.lowering.contraction import Contraction, Reduction, useful_share
-from dslc.lowering.schedules import BATCH_HINT, LANES, Roles, Tiled, product_of, stride_of, unroll_of, windows_of
+from dslc.lowering.schedules import BATCH_HINT, LANES, THREADS, Roles, Tiled, product_of, stride_of, unroll_of, windows_of
 
 L1_BYTES = 32 << 10  # of 32 to 48 KiB
 FMA_LATENCY = 4
 LINE_BYTES = 64
 CACHE_WAYS = 8  # lines in one set of the first-level cache beside the other operands'
-THREADS = 2  # that tiles should divide among; any number runs correctly
 DENSE = 32.0  # bytes a cycle from the second-level cache, line after line
 FAR_ROWS = 1.08  # where every step reads lines away from the last one's: nothing fetches them ahead
-MEMORY_BYTES = 1 << 20  # an operand of this size is not all in the second-level cache
+MEMORY_BYTES = 512 << 10  # an operand of this size is not all in the second-level cache
 TILE_CYCLES = 20.0  # calling a tile and starting its loops
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 from math import prod
 
 from dslc.lowering.contraction import Axis, Contraction, Reduction
-from dslc.lowering.schedules import BATCH_HINT, Ahead, GridLoop, Roles, Schedule, Tiled, product_of, stride_of
+from dslc.lowering.schedules import BATCH_HINT, THREADS, Ahead, GridLoop, Roles, Schedule, Tiled, product_of, stride_of
 
 AHEAD_BYTES = 256 << 10  # a vector operand of this size is not expected in the second-level cache when a panel is first read
 L1_BYTES = 32 << 10
 FAR_BYTES = 1024  # from which hardware takes the next line of a row for none that it should fetch
 TILES_AHEAD = 4
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
+RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
 
 
 def _span(axes: list[tuple[int, int]]) -> int:
@@ -88,6 +89,9 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
         chunk.append((s.reduction.block, s.stride(s.reduction.cut, s.scalar)))
     if not s.chunks_outside:
         chunk = [(a.size(BATCH_HINT), s.stride(a, s.scalar)) for a in c.reductions]
+    if c.again and (rows := _shared_rows(s, scalar, vector)) is not None:
+        inner = replace(rows, inner=True)
+        return (*(GridLoop(a.name) for a in both), rows, *(GridLoop(a.name) for a in vector), inner)
     inside: list[Axis] = []
     budget = L2_BYTES // c.dtype.size
     block: GridLoop | None = None
@@ -113,6 +117,16 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
     else:
         loops += [GridLoop(a.name) for a in outside] + [GridLoop(a.name) for a in vector]
     return tuple(loops + [GridLoop(a.name) for a in inside])
+
+
+def _shared_rows(s: Schedule, scalar: list[Axis], vector: list[Axis]) -> GridLoop | None:
+    """The outermost loop of a product that runs again and again: over a thread's share of the examples, where every thread can hold
+    the whole vector operand. Then what it makes of an example is read by the thread that made it, and does not change caches."""
+    if len(scalar) != 1 or scalar[0].extent is not None or not s.rows or s.rows[0].axis is not scalar[0]:
+        return None
+    operand = prod(a.size(BATCH_HINT) for a in s.contraction.axes if s.stride(a, s.vector)) * s.contraction.dtype.size
+    share = len(s.rows[0].tiles()) // THREADS
+    return GridLoop(scalar[0].name, share) if vector and share > 1 and operand <= RESIDENT_BYTES else None
 
 
 def _block(tiles: int, most: int) -> int:

@@ -48,7 +48,7 @@ FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float, float]] = 
     "log": (np.log, 0.85, 0.9),
     "log1p": (np.log1p, 1.5, 1.5),
     "tanh": (np.tanh, 1.4, 2.7),
-    "sigmoid": (sigmoid, 1.05, 2.5),
+    "sigmoid": (sigmoid, 1.3, 2.5),
     "erf": (erf, 1.3, 1.2),
     "sin": (np.sin, 1.6, 2.7),
     "cos": (np.cos, 1.6, 2.7),

@@ -1,0 +1,34 @@
+"""The loops around register tiles: who reads what again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dslc.lowering.contraction import Axis, Contraction
+from dslc.lowering.schedules import BATCH_HINT
+from dslc.lowering.tiling import plan
+
+PRODUCT = Contraction((Axis("n", None, 256, 0, 512), Axis("o", 8, 0, 256 * 64, 64), Axis("i", 64, 0, 1, 1), Axis("k", 256, 1, 64, None)))
+"""x [batch, 256] times w [256, 512] in panels of 64."""
+
+
+def test_threads_of_a_loop_keep_to_their_examples() -> None:
+    once, again = plan(PRODUCT, 16), plan(replace(PRODUCT, again=True), 16)
+    assert [g.axis for g in once.grid][-1] == "n" and once.grid[0].axis != "n"
+    first, *_, last = again.grid
+    assert (first.axis, last.axis, last.inner) == ("n", "n", True)
+    assert first.block == last.block == len(again.rows[0].tiles()) // 2
+    assert sum(again.rows[0].tiles(BATCH_HINT)) == BATCH_HINT
+    assert (again.rows, again.lanes, again.reduction) == (once.rows, once.lanes, once.reduction), "sums have the same order"
+
+
+def test_weights_that_no_thread_can_hold_are_shared() -> None:
+    wide = replace(PRODUCT, axes=tuple(replace(a, extent=64) if a.name == "o" else a for a in PRODUCT.axes), again=True)
+    assert plan(wide, 16).grid == plan(replace(wide, again=False), 16).grid
+
+
+def test_rows_far_apart_are_fetched_ahead() -> None:
+    gradient = Contraction((Axis("m", 512, 1, 0, 256), Axis("n", 256, 0, 1, 1), Axis("k", None, 512, 256, None, per_batch=64)))
+    near = replace(gradient, axes=tuple(replace(a, a=64) if a.name == "k" else replace(a, extent=64) if a.name == "m" else a for a in gradient.axes))
+    assert plan(gradient, 16).rows_ahead > 0
+    assert plan(near, 16).rows_ahead == 0
