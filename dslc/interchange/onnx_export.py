@@ -1,7 +1,7 @@
 """A program for inference as an ONNX model, with its weights inside: `export(program, arrays)` gives the file's bytes.
 
-Needs the package `onnx`. Sizes are bound, the batch too; idioms are found first, so that a convolution keeps its bias and batch
-normalisation is one node.
+Needs the package `onnx`. Sizes are bound, the batch too; idioms are found first, so that a convolution keeps its bias, and batch
+normalisation and a recurrent layer are one node each. Other loops are nodes `Scan`, whose bodies read what is around them by name.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from dslc.interchange.onnx_operators import NAME, TABLE
+from dslc.interchange.onnx_operators import NAME, TABLE, entry
 from dslc.interchange.refusal import refused
 from dslc.interchange.torch_network import translated
+from dslc.ir.graph import Op, Value
 from dslc.ir.module import PortKind, Program
+from dslc.ir.scan import KIND, parts
 from dslc.ir.types import DType, TensorType
 from dslc.ops.shapes import ints
 
@@ -65,6 +67,23 @@ class Network:
         self._count += 1
         return f"t{self._count}"
 
+    def run(self, ops: Sequence[Op], names: dict[Value, str]) -> None:
+        """The nodes of operations; `names` gets those of their results."""
+        for op in ops:
+            made = TABLE[op.kind](self, op, *(names[value] for value in op.inputs))
+            names |= zip(op.outputs, [made] if isinstance(made, str) else made, strict=True)
+
+    def body(self, ops: Sequence[Op], given: Sequence[Value], outputs: Sequence[Value], around: Mapping[Value, str]) -> Any:
+        """A graph of its own, in which `around` has names already."""
+        outside, self.made = self.made, []
+        names = {value: self._name() for value in given}
+        inputs = [self.port(names[value], value.type) for value in given]
+        names |= around
+        self.run(ops, names)
+        results = [self.port(self.node("Identity", names[value]), value.type) for value in outputs]
+        made, self.made = self.made, outside
+        return self.onnx.helper.make_graph(made, self._name(), inputs, results)
+
     def port(self, name: str, type: TensorType) -> Any:
         """A described input or output."""
         return self.onnx.helper.make_tensor_value_info(name, self.type(type.dtype), list(ints(type.shape)))
@@ -76,7 +95,7 @@ def export(program: Program, arrays: Mapping[str, Any]) -> bytes:
 
     graph = translated(program.graph, TABLE, NAME)
     net = Network(onnx)
-    names: dict[Any, str] = {}
+    names: dict[Value, str] = {}
     inputs, outputs = [], []
     used = {value for op in graph.ops for value in op.inputs}
     for port, value in zip(program.inputs, graph.inputs, strict=True):
@@ -89,9 +108,7 @@ def export(program: Program, arrays: Mapping[str, Any]) -> bytes:
         elif value in used:
             reader = next(op for op in graph.ops if value in op.inputs)
             raise refused(reader, NAME, "it reads a number that changes from call to call")
-    for op in graph.ops:
-        made = TABLE[op.kind](net, op, *(names[value] for value in op.inputs))
-        names |= zip(op.outputs, [made] if isinstance(made, str) else made, strict=True)
+    net.run(graph.ops, names)
     for port, value in zip(program.outputs, graph.outputs, strict=True):
         if port.kind != PortKind.BUFFER:
             net.made.append(onnx.helper.make_node("Identity", [names[value]], [f"{port.name}_"]))
@@ -103,3 +120,23 @@ def export(program: Program, arrays: Mapping[str, Any]) -> bytes:
     )
     serialized: bytes = model.SerializeToString()
     return serialized
+
+
+@entry(KIND)
+def _scan(net: Network, op: Op, *xs: str) -> list[str]:
+    """States are the carries; the index of an iteration is a sequence more."""
+    it = parts(op)
+    walked, carried = len(it.sequences), len(it.carries)
+    indices = net.constant(np.arange(*ints((it.length,))), DType.I64)
+    body = net.body(
+        it.body.ops,
+        (*it.carries, it.index, *it.slices),
+        it.body.outputs,
+        dict(zip(it.captured, xs[walked + carried :], strict=True)),
+    )
+    backwards = int(it.reverse)
+    stacks = {"scan_output_axes": it.stacks, "scan_output_directions": (backwards,) * len(it.stacks)} if it.stacks else {}
+    return net.nodes(
+        "Scan", (*xs[walked : walked + carried], indices, *xs[:walked]), len(op.outputs), body=body, num_scan_inputs=1 + walked,
+        scan_input_axes=(0, *it.elements), scan_input_directions=(backwards,) * (1 + walked), **stacks,
+    )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dslc.interchange.recurrent import RECURRENT
 from dslc.interchange.refusal import refused
 from dslc.interchange.torch_operators import whole_scale
 from dslc.ir.graph import Op
@@ -344,3 +345,37 @@ def _top_k(net: Network, op: Op, x: str) -> list[str]:
 @entry("depth_to_space")
 def _depth_to_space(net: Network, op: Op, x: str) -> str:
     return net.node("DepthToSpace", x, blocksize=op.attr("block"), mode=op.attr("order").upper())
+
+
+# What ONNX calls them, and the places in its order of the gates i f g o and r z n.
+_RECURRENT = {"lstm": ("LSTM", (0, 3, 1, 2)), "gru": ("GRU", (1, 0, 2)), "rnn_tanh": ("RNN", (0,)), "rnn_relu": ("RNN", (0,))}
+
+
+@entry(*RECURRENT)
+def _recurrent(net: Network, op: Op, x: str, *rest: str) -> list[str]:
+    """Time stands first there, then directions."""
+    name, order = _RECURRENT[op.kind]
+    states, axis = 2 if op.kind == "lstm" else 1, op.attr("axis")
+    dtype, width = op.inputs[0].type.dtype, ints(op.inputs[1].type.shape)[1]
+    first = net.constant([0], DType.I64)
+
+    def gates(value: str) -> str:
+        sizes = net.constant([width] * len(order), DType.I64)
+        parts = net.nodes("Split", (value, sizes), len(order), axis=-1)
+        return net.node("Concat", *(parts[n] for n in order), axis=-1)
+
+    weights = [net.node("Unsqueeze", net.node("Transpose", gates(w), perm=(1, 0)), first) for w in rest[states : states + 2]]
+    zeros = net.constant(np.zeros(len(order) * width), dtype)
+    biases = [gates(b) for b in rest[states + 2 :]] or [zeros, zeros]
+    bias = net.node("Unsqueeze", net.node("Concat", *biases, axis=0), first)
+    begun = [net.node("Unsqueeze", h, first) for h in rest[:states]]
+    settings: dict[str, dict[str, Any]] = {"gru": {"linear_before_reset": 1}, "rnn_relu": {"activations": ["Relu"]}}
+    x = x if axis == 0 else net.node("Transpose", x, perm=(1, 0, 2))
+    direction = "reverse" if op.attr("reverse") else "forward"
+    more = {"hidden_size": width, "direction": direction, **settings.get(op.kind, {})}
+    y, *last = net.nodes(name, (x, *weights, bias, "", *begun), 1 + states, **more)
+    results = [net.node("Squeeze", h, first) for h in last]
+    if len(op.outputs) > states:
+        y = net.node("Squeeze", y, net.constant([1], DType.I64))
+        results.append(y if axis == 0 else net.node("Transpose", y, perm=(1, 0, 2)))
+    return results

@@ -1,7 +1,7 @@
 """A program as PyTorch runs it: the same graph with PyTorch's functions, for inference and, by its autograd, for training.
 
-Idioms are found first, so that PyTorch does in one call what it has a call for. The graph becomes a Python function without any
-loop over operators. Weights of a `linear` lie as PyTorch's own layers keep them, [out, in].
+Idioms are found first, so that PyTorch does in one call what it has a call for: recurrent layers too. The graph becomes a Python function
+without any loop over operators; other loops are loops in Python. Weights of a `linear` lie as PyTorch's own layers keep them, [out, in].
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from typing import Any
 
 import dslc.interchange.torch_shapes  # noqa: F401  (fills the table)
 from dslc.interchange.idioms import find_idioms
+from dslc.interchange.recurrent import RECURRENT, as_layer
 from dslc.interchange.refusal import refused
-from dslc.interchange.torch_operators import NAME, TABLE
+from dslc.interchange.torch_operators import NAME, TABLE, entry
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.module import PortKind, Program
+from dslc.ir.scan import KIND, parts
+from dslc.ops.shapes import ints
 from dslc.transforms.bind import bind
 from dslc.transforms.expand import expand_composites
+from dslc.transforms.regions import in_regions
 
 GRAD = "grad"
 
@@ -25,9 +29,10 @@ GRAD = "grad"
 def translated(graph: Graph, table: Mapping[str, Any], library: str, others: Sequence[str] = ()) -> Graph:
     """A bound graph of operators that are in `table` or among `others`; DL0830 for one that is not and has no expansion that is."""
     known = frozenset((*table, *others))
-    result = expand_composites(find_idioms(graph), keep=known, routines=True)
+    layers = (in_regions(as_layer(op), lambda region: translated(region, table, library, others)) for op in graph.ops)
+    result = expand_composites(find_idioms(Graph(graph.inputs, tuple(layers), graph.outputs)), keep=known, routines=True)
     for op in result.ops:
-        if op.kind not in known or op.regions:
+        if op.kind not in known:
             raise refused(op, library)
     return result
 
@@ -82,6 +87,29 @@ def function(torch: Any, graph: Graph, fixed: Mapping[Value, Any], inputs: Seque
     return Function(names["run"], source)
 
 
+@entry(KIND)
+def _scan(torch: Any, op: Op) -> Callable[..., Any]:
+    it = parts(op)
+    body = function(torch, it.body, {}, it.body.inputs, it.body.outputs).call
+    walked, carried, (count,) = len(it.sequences), len(it.carries), ints((it.length,))
+    order = range(count - 1, -1, -1) if it.reverse else range(count)
+    indices = torch.arange(count).unbind(0)
+
+    def run(*inputs: Any) -> Any:
+        elements = [x.unbind(axis) for x, axis in zip(inputs[:walked], it.elements, strict=True)]
+        carries, captures = inputs[walked : walked + carried], inputs[walked + carried :]
+        stacks: list[list[Any]] = [[None] * count for _ in it.yields]
+        for index in order:
+            made = body(indices[index], *(x[index] for x in elements), *carries, *captures)
+            carries = made[:carried]
+            for stack, value in zip(stacks, made[carried:], strict=True):
+                stack[index] = value
+        results = (*carries, *(torch.stack(stack, axis) for stack, axis in zip(stacks, it.stacks, strict=True)))
+        return results if len(results) > 1 else results[0]
+
+    return run
+
+
 def _name(value: Value, known: Mapping[Value, Any]) -> str:
     return f"{'k' if value in known else 'v'}{value.id}"
 
@@ -115,6 +143,8 @@ class Weights:
 
 def _right(op: Op, value: Value) -> bool:
     """Whether `value` is the weight of a product."""
+    if op.kind in RECURRENT:
+        return value not in op.inputs[:1]
     return op.kind in ("linear", "matmul") and op.inputs[1] == value and value not in op.inputs[:1]
 
 

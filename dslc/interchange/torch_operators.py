@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dslc.interchange.recurrent import RECURRENT
 from dslc.interchange.refusal import refused
 from dslc.ir.graph import Op
 from dslc.ir.types import DType
@@ -415,3 +416,24 @@ def _softmax(torch: Any, op: Op) -> Entry:
     axis = op.attr("axis")
     function = getattr(torch, op.kind)
     return lambda x: function(x, axis)
+
+
+# ------------------------------------------------------------------------------------------------- recurrent layers
+
+
+@entry(*RECURRENT)
+def _recurrent(torch: Any, op: Op) -> Entry:
+    call, axis, reverse = getattr(torch._VF, op.kind), op.attr("axis"), op.attr("reverse")
+    states = 2 if op.kind == "lstm" else 1
+    stacked = len(op.outputs) > states
+
+    def run(x: Any, *rest: Any) -> Any:
+        first = tuple(h[None] for h in rest[:states])
+        w_in, w_h, *biases = rest[states:]
+        x, weights = x.flip(axis) if reverse else x, [w_in.t(), w_h.t(), *biases]
+        shape = (bool(biases), 1, 0.0, torch.is_grad_enabled(), False, axis == 1)  # layers, dropout, training, bidirectional, batch first
+        y, *last = call(x, first if states == 2 else first[0], weights, *shape)
+        results = [h[0] for h in last] + ([y.flip(axis) if reverse else y] if stacked else [])
+        return tuple(results) if len(results) > 1 else results[0]
+
+    return run

@@ -53,12 +53,15 @@ def expand_composites(
     pending = list(reversed(graph.ops))
     while pending:
         op = in_regions(pending.pop(), lambda region: expand_composites(region, keep, when, routines))
-        whole = not (is_composite(op.kind) or (routines and OPERATORS[op.kind].has("routine") and OPERATORS[op.kind].has("expand")))
-        if op.kind not in keep and not whole and (when is None or when(op)):
+        if op.kind not in keep and _can_expand(op.kind, routines) and (when is None or when(op)):
             pending.extend(reversed(expand_op(builder, op)))
         else:
             done.append(op)
     return Graph(graph.inputs, tuple(done), graph.outputs)
+
+
+def _can_expand(kind: str, routines: bool) -> bool:
+    return is_composite(kind) or (routines and OPERATORS[kind].has("routine") and OPERATORS[kind].has("expand"))
 
 
 def is_composite(kind: str) -> bool:
