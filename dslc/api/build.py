@@ -94,8 +94,9 @@ class Builder:
     """
 
     def __init__(self, name: str = "Model", batch: int | None = 256):
-        import dslc.ops  # noqa: F401  (registers the operators)
+        from dslc.ops import register_operators
 
+        register_operators()
         if not name.isidentifier() or not name.isascii():
             raise _refused(f"{name!r} is no name of a model", "use letters, digits and _")
         self.name = name

@@ -189,9 +189,10 @@ def obtain(
 
 def elaborate(request: Request) -> Elaborated:
     """The typed programs, without compiling them."""
-    import dslc.ops  # noqa: F401  (registers the operators)
     from dslc.frontend.elaborate import elaborate as front
+    from dslc.ops import register_operators
 
+    register_operators()
     source, name = request.source, request.name
     if request.training:
         name = name or _only_recipe(source)
@@ -208,9 +209,10 @@ def elaborate(request: Request) -> Elaborated:
 
 
 def _only_recipe(source: Source) -> str:
-    import dslc.ops  # noqa: F401  (registers the operators)
     from dslc.frontend.elaborate import load as load_file
+    from dslc.ops import register_operators
 
+    register_operators()
     loaded = load_file(source.text, source.file, source.folder)
     if loaded.reporter.failed:
         raise loaded.refuse()

@@ -11,7 +11,6 @@ import json
 import pickle
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -21,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from dslc.api.contest import SHOWN, Task
+from dslc.api.measure import timed_block
 from dslc.diagnostics import DiagnosticError
+from dslc.runtime.serve import serve
 
 BLOCK_S = 0.35
 Array = np.ndarray[Any, Any]
@@ -39,25 +40,13 @@ def main(folder: Path, kind: str) -> None:
             (folder / f"{kind}.refused").write_bytes(pickle.dumps((error.diagnostics, error.sources)))
             raise SystemExit(1) from None
         answer = _timed(call)
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        print(answer(), flush=True)
+    serve(lambda _: answer(), sys.stdout, "ready")
 
 
 def _timed(call: Callable[[], object]) -> Callable[[], str]:
     for _ in range(3):
         call()
-
-    def answer() -> str:
-        times: list[float] = []
-        begin = time.perf_counter()
-        while time.perf_counter() - begin < BLOCK_S or len(times) < 3:
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        return str(statistics.median(times) * 1e3)
-
-    return answer
+    return lambda: str(statistics.median(timed_block(call, BLOCK_S)) * 1e3)
 
 
 def _limits(task: Task) -> Callable[[], str]:

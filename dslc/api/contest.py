@@ -74,10 +74,11 @@ class Task:
 
     def program(self, folder: Path) -> IRProgram:
         """The bound program that peers translate."""
-        import dslc.ops  # noqa: F401  (registers the operators)
         from dslc.interchange.torch_network import bound
         from dslc.ir.module_text import parse_module
+        from dslc.ops import register_operators
 
+        register_operators()
         programs = parse_module((folder / "module.json").read_text(encoding="utf-8")).programs
         return bound(programs["train"] if self.training else next(iter(programs.values())), self.batch)
 
@@ -195,9 +196,10 @@ def _training(
 
 def _recipe(source: Source, name: str | None, dims: Mapping[str, int], options: Options) -> tuple[Source, str | None]:
     """The source and its recipe `name`; a model is given one: cross entropy over its flattened result, AdamW at a constant rate."""
-    import dslc.ops  # noqa: F401  (registers the operators)
     from dslc.frontend.elaborate import load as load_file
+    from dslc.ops import register_operators
 
+    register_operators()
     loaded = load_file(source.text, source.file, source.folder)
     if name is None or name in loaded.recipes or loaded.reporter.failed:
         return source, name

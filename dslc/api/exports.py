@@ -23,12 +23,13 @@ class Export:
 
 def exports_of(source: Source) -> list[Export]:
     """In the order of the source. Raises DiagnosticError where it does not parse, DL0821 for a file outside the folder."""
-    import dslc.ops  # noqa: F401  (registers the operators)
     from dslc.frontend import syntax
     from dslc.frontend.elaborate import load
     from dslc.frontend.programs import Request, new_context
     from dslc.frontend.scope import Frame
+    from dslc.ops import register_operators
 
+    register_operators()
     loaded = load(source.text, source.file, source.folder)
     if loaded.reporter.failed:
         raise loaded.refuse()

@@ -36,8 +36,9 @@ class Layer:
 
 def layers(module: Module, program: str | None = None) -> list[Layer]:
     """The layers of a program of the module (its first one), in the order of execution."""
-    import dslc.ops  # noqa: F401  (registers the operators)
+    from dslc.ops import register_operators
 
+    register_operators()
     chosen = module.programs[program] if program else next(iter(module.programs.values()))
     counts = _parameters(module, chosen)
     found = []

@@ -69,13 +69,19 @@ def time_calls(call: Callable[[], object], seconds: float = 1.0) -> Timing:
     """Calls for about so long, after three to warm up."""
     for _ in range(3):
         call()
+    times = timed_block(call, seconds, least=5)
+    return Timing(statistics.median(times), min(times), len(times))
+
+
+def timed_block(call: Callable[[], object], seconds: float, least: int = 3) -> list[float]:
+    """The seconds of each of the calls that follow one another for about so long, at `least` so many."""
     times: list[float] = []
     begin = time.perf_counter()
-    while time.perf_counter() - begin < seconds or len(times) < 5:
+    while time.perf_counter() - begin < seconds or len(times) < least:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return Timing(statistics.median(times), min(times), len(times))
+    return times
 
 
 def random_inputs(plan: ProgramPlan, batch: int, classes: int = 2) -> dict[str, Array]:

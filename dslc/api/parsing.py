@@ -59,9 +59,10 @@ def parse(text: str, file: str = "<string>", *, folder: Path | None = None, dims
 
 def check_source(source: Source | Path | str, dims: Mapping[str, int] | None = None, precision: str | None = None) -> Parsed:
     """The same for a file or a name of the zoo. DL0801 where there is none."""
-    import dslc.ops  # noqa: F401  (registers the operators)
     from dslc.frontend import check
+    from dslc.ops import register_operators
 
+    register_operators()
     found = find_source(source)
     result = check(found.text, found.file, folder=found.folder, dims=dims, precision=precision)
     return Parsed(found, tuple(result.diagnostics), tuple(result.models), tuple(result.recipes), {**result.sources, found.file: found.text})

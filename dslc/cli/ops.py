@@ -22,10 +22,9 @@ def command(name: str | None, as_json: bool) -> None:
 
     Example: dslc ops softmax
     """
-    import dslc.ops  # noqa: F401  (registers the operators)
-    from dslc.ir.operator import OPERATORS
+    from dslc.ops import register_operators
 
-    public = {n: o for n, o in OPERATORS.items() if not (o.internal or o.meta)}
+    public = {n: o for n, o in register_operators().items() if not (o.internal or o.meta)}
     library = library_items()
     if name is None:
         _list(public, library, as_json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from dslc.diagnostics import Diagnostic, Note
@@ -100,19 +101,19 @@ def _check_items(loaded: Loaded, request: Request) -> None:
     unit = loaded.unit
     context = new_context(loaded.files, loaded.reporter, unit, "check", request)
     for dim in unit.dims.values():
-        _guarded(lambda d=dim: _check_dim(context, unit, d))  # type: ignore[misc]
+        _guarded(partial(_check_dim, context, unit, dim))
     for item in unit.tree.items:
         match item:
             case syntax.Const():
-                _guarded(lambda i=item: constant_value(context, unit, i))  # type: ignore[misc]
+                _guarded(partial(constant_value, context, unit, item))
             case syntax.Model() | syntax.Instance():
-                _with_sizes(loaded, request, lambda c, i=item: build_model(c, ModelFunction(unit, i)))  # type: ignore[misc]
+                _with_sizes(loaded, request, partial(build_model, model=ModelFunction(unit, item)))
             case syntax.Train():
                 shared = Shared()
                 for part in parts_of(item):
-                    _with_sizes(loaded, request, lambda c, i=item, p=part, s=shared: build_recipe(c, unit, i, p, s))  # type: ignore[misc]
+                    _with_sizes(loaded, request, partial(build_recipe, unit=unit, train=item, part=part, shared=shared))
             case syntax.Export():
-                _guarded(lambda i=item: _check_export(context, unit, i))  # type: ignore[misc]
+                _guarded(partial(_check_export, context, unit, item))
             case syntax.Block() | syntax.Optimizer():
                 _check_block(loaded, request, item)
             case _:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dslc.ir import dims
 from dslc.ir.graph import Graph, Op, Value
@@ -133,7 +134,7 @@ def enter(state: Lowering, nest: Nest) -> Body:
         carried = Carried(own, final, initial, first=histories[own][1] if own in histories else None)
         places[own] = _all_of(state, final, own.type)
         carries.append(carried)
-        targets.append(Target(after, places[own], own, lambda c=carried: _turns(state, c, number)))  # type: ignore[misc]
+        targets.append(Target(after, places[own], own, partial(_turns, state, carried, number)))
     for made, axis, stacked in zip(it.yields, it.stacks, it.stacked, strict=True):
         if stacked in written:
             continue

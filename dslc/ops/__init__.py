@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from dslc.ir.operator import OPERATORS, Operator
 from dslc.ops import activations as activations
 from dslc.ops import adaptive as adaptive
 from dslc.ops import attention as attention
@@ -46,3 +49,9 @@ from dslc.ops import sorting as sorting
 from dslc.ops import statistics as statistics
 from dslc.ops import transposed as transposed
 from dslc.ops import triangles as triangles
+
+
+def register_operators() -> Mapping[str, Operator]:
+    """All operators by name. Importing this package has filled the registry, in which the frontend and the text of modules look operators
+    up: whoever starts with these calls this first."""
+    return OPERATORS

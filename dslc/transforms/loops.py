@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from dslc.ir.builder import Builder
 from dslc.ir.dims import Dim
@@ -218,7 +219,7 @@ def _maps(view: View) -> Results:
     if loop.carried or not all(view.liftable(y.inner) and not view.fixed(y.inner) for y in loop.yielded):
         return []
     found, loop.yielded = loop.yielded, []
-    return [(y.outer, _place(view, y, lambda y=y: view.lifted(y.inner))) for y in found]  # type: ignore[misc]
+    return [(y.outer, _place(view, y, partial(view.lifted, y.inner))) for y in found]
 
 
 def _late_yields(view: View) -> Results:
@@ -230,7 +231,7 @@ def _late_yields(view: View) -> Results:
             continue
         view.loop.stacked(chain[0])
         view.loop.yielded.remove(y)
-        behind.append((y.outer, _place(view, y, lambda chain=chain: view.along(*chain))))  # type: ignore[misc]
+        behind.append((y.outer, _place(view, y, partial(view.along, *chain))))
     return behind
 
 

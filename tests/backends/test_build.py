@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from dslc.backends.cpu.build import BuildError, KernelSource, Workers
+from dslc.backends.cpu.build import WORKER, BuildError, KernelSource, Workers, worker_environment
 
 SOURCE = KernelSource("def kernel(row, thread, threads, batch):\n    vstore_i64(ptr_i64(arg(row, 0)), 0, splat_i64(7))\n", "kernel", 8)
 
@@ -40,3 +43,16 @@ def test_few_kernels_now_do_not_make_few_workers_later() -> None:
         assert len(pool._processes) == 1
         pool.start(5)
         assert len(pool._processes) == 2
+
+
+def test_a_worker_whose_parent_is_gone_ends_quietly() -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    worker = subprocess.Popen([sys.executable, *WORKER], text=True, env=worker_environment(), **pipes)
+    assert worker.stdin is not None and worker.stdout is not None and worker.stderr is not None
+    request = {"key": "k", "source": SOURCE.text, "entry": SOURCE.entry, "width": SOURCE.width, "order": SOURCE.order}
+    worker.stdin.write(json.dumps(request) + "\n")
+    worker.stdin.close()
+    worker.stdout.close()  # as the system does it for a parent that was killed while it waited
+    with worker.stderr as said:
+        assert said.read() == ""
+    assert worker.wait() == 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,9 @@ from typing import Any
 import numpy as np
 
 import dslc
+from dslc.api.measure import timed_block
 from dslc.api.sources import Source
+from dslc.runtime.serve import serve
 
 BLOCK_S = 0.35
 MODELS = Path(__file__).parent.parent.parent / "models"
@@ -107,15 +108,7 @@ def main() -> None:
     call = make_call(name, mode, int(batch))
     for _ in range(3):
         call()
-    print("ready", flush=True)
-    for _ in sys.stdin:
-        times: list[float] = []
-        begin = time.perf_counter()
-        while time.perf_counter() - begin < BLOCK_S or len(times) < 3:
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        print(statistics.median(times) * 1e3, flush=True)
+    serve(lambda _: str(statistics.median(timed_block(call, BLOCK_S)) * 1e3), sys.stdout, "ready")
 
 
 if __name__ == "__main__":

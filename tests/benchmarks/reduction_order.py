@@ -34,6 +34,7 @@ from contender import CASES, source
 
 import dslc
 from dslc.api import compilation
+from dslc.api.measure import timed_block
 
 BLOCK_S = 0.02
 CONTESTS = {
@@ -72,13 +73,7 @@ def build(network: str, mode: str, batch: int, **options: Any) -> Call:
 
 def block(call: Call) -> float:
     """The median time of a call over a short while."""
-    times: list[float] = []
-    begin = time.perf_counter()
-    while time.perf_counter() - begin < BLOCK_S or len(times) < 3:
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(timed_block(call, BLOCK_S))
 
 
 def contest(fixed: Call, free: Call, seconds: float) -> tuple[float, float, list[float]]:

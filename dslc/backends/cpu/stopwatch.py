@@ -21,6 +21,7 @@ import numpy as np
 from dslc.ir.plan import BufferPlan, ExecutablePlan, KernelPlan, PersistentPlan, ProgramPlan, StepPlan
 from dslc.runtime.convert import DTYPES
 from dslc.runtime.executable import Executable
+from dslc.runtime.serve import serve
 
 CALL_S = 1e-3  # of one timed call: long enough for the clock, short enough for an undisturbed one
 TURNS, LEAST_TURNS = 21, 5
@@ -126,12 +127,14 @@ def _shares(executable: Executable, others: Sequence[int], batch: int) -> dict[i
 
 
 def main() -> None:
-    answer = sys.stdout
+    out = sys.stdout
     sys.stdout = sys.stderr  # nothing but answers may reach the pipe
-    for line in sys.stdin:
+
+    def answer(line: str) -> str:
         outcome = decide(Contest.from_json(json.loads(line)))
-        answer.write(json.dumps([outcome.winner, outcome.gain]) + "\n")
-        answer.flush()
+        return json.dumps([outcome.winner, outcome.gain])
+
+    serve(answer, out)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ import json
 import sys
 import time
 
+from dslc.runtime.serve import serve
+
 
 def main() -> None:
-    answer = sys.stdout
+    out = sys.stdout
     sys.stdout = sys.stderr  # nothing but answers may reach the pipe
     from dslc.backends.cpu import native
 
-    for line in sys.stdin:
+    def answer(line: str) -> str:
         request = json.loads(line)
         begin = time.perf_counter()
         try:
@@ -25,8 +27,9 @@ def main() -> None:
         except Exception as error:  # the parent reports it with the kernel's source
             reply = {"key": request["key"], "error": f"{type(error).__name__}: {error}"}
         reply["seconds"] = time.perf_counter() - begin
-        answer.write(json.dumps(reply) + "\n")
-        answer.flush()
+        return json.dumps(reply)
+
+    serve(answer, out)
 
 
 if __name__ == "__main__":
