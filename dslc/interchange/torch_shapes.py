@@ -98,6 +98,13 @@ def _cross_entropy(torch: Any, op: Op) -> Entry:
     return lambda logits, label, weight=None: loss(logits, label, weight, ignore_index=index, label_smoothing=smoothing)
 
 
+@entry("ctc_loss")
+def _ctc_loss(torch: Any, op: Op) -> Entry:
+    blank, reduction, zero = op.attr("blank"), op.attr("reduction"), op.attr("zero_infinity")
+    function = torch.nn.functional.ctc_loss
+    return lambda p, target, frames, symbols: function(p.transpose(0, 1), target, frames, symbols, blank, reduction, zero)
+
+
 @entry("nll")
 def _nll(torch: Any, op: Op) -> Entry:
     ignored = op.attr("ignore_index")
