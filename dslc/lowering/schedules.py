@@ -112,6 +112,7 @@ class Schedule:
     cycles: float
     ahead: Ahead | None = None
     rows_ahead: int = 0  # elements of the scalar operand to prefetch in front of each step's, where every step takes new lines
+    steps_ahead: int = 0  # steps by which to prefetch the vector operand, where it is not dense
     bounds: Window | None = None  # limits the loop over its tap, the cut axis of the reduction, for each tile
     unroll: int = 1  # steps of the innermost loop printed in a row, so that rows which slide over the operand share its vectors
     taps: Window | None = None  # the loop over its tap is unrolled without the products that read the halo

@@ -11,7 +11,7 @@ from dslc.lowering.schedules import BATCH_HINT, THREADS, Ahead, GridLoop, Roles,
 AHEAD_BYTES = 256 << 10  # a vector operand of this size is not expected in the second-level cache when a panel is first read
 L1_BYTES = 32 << 10
 FAR_BYTES = 1024  # from which hardware takes the next line of a row for none that it should fetch
-TILES_AHEAD = 4
+TILES_AHEAD, STEPS_AHEAD = 4, 16
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
 
@@ -140,11 +140,24 @@ def rows_ahead_of(s: Schedule) -> int:
 
     No hardware prefetcher follows such steps. Four tiles: measured.
     """
-    inner = s.reduction.inside[-1] if s.reduction.inside else s.reduction.cut
-    if inner is None or s.dot is not None or s.paired or not s.rows or s.stride(s.rows[0].axis, s.scalar) != 1:
+    if not s.rows or s.stride(s.rows[0].axis, s.scalar) != 1 or not _steps_far(s, s.scalar):
         return 0
-    far = abs(s.stride(inner, s.scalar)) * s.contraction.dtype.size >= FAR_BYTES
-    return (TILES_AHEAD + 1) * s.rows[0].size - 1 if far else 0
+    return (TILES_AHEAD + 1) * s.rows[0].size - 1
+
+
+def steps_ahead_of(s: Schedule) -> int:
+    """How many steps ahead to prefetch lines of a vector operand that lie far from each other. Chunks outside of tiles find them in a cache."""
+    if s.chunks_outside or s.columns or s.lanes is None or s.stride(s.lanes.axis, s.vector) != 1 or not _steps_far(s, s.vector):
+        return 0
+    return STEPS_AHEAD
+
+
+def _steps_far(s: Schedule, operand: str) -> bool:
+    """Whether the lines of an operand that a step reads are too far from the last step's for a hardware prefetcher."""
+    inner = s.reduction.inside[-1] if s.reduction.inside else s.reduction.cut
+    if inner is None or s.dot is not None or s.paired:
+        return False
+    return abs(s.stride(inner, operand)) * s.contraction.dtype.size >= FAR_BYTES
 
 
 def footprint(loops: list[tuple[int, int]]) -> int:

@@ -29,6 +29,14 @@ def test_weights_that_no_thread_can_hold_are_shared() -> None:
 
 def test_rows_far_apart_are_fetched_ahead() -> None:
     gradient = Contraction((Axis("m", 512, 1, 0, 256), Axis("n", 256, 0, 1, 1), Axis("k", None, 512, 256, None, per_batch=64)))
-    near = replace(gradient, axes=tuple(replace(a, a=64) if a.name == "k" else replace(a, extent=64) if a.name == "m" else a for a in gradient.axes))
+    near = replace(
+        gradient, axes=tuple(replace(a, a=64) if a.name == "k" else replace(a, extent=64) if a.name == "m" else a for a in gradient.axes)
+    )
     assert plan(gradient, 16).rows_ahead > 0
     assert plan(near, 16).rows_ahead == 0
+
+
+def test_steps_far_apart_are_fetched_ahead() -> None:
+    loose = Contraction((Axis("n", None, 784, 0, 512), Axis("o", 512, 0, 1, 1), Axis("k", 784, 1, 512, None)))
+    assert plan(loose, 16).steps_ahead > 0
+    assert plan(PRODUCT, 16).steps_ahead == 0, "panels are dense"

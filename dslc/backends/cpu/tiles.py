@@ -164,6 +164,9 @@ class TilePrinter:
                 self._say(f"prefetch(NEXT, {_times(position, s.ahead.step)})", depth)
             if s.rows_ahead:
                 self._say(f"prefetch({s.scalar}, {s.rows_ahead})", depth)
+            if s.steps_ahead and inner is not None:
+                for v in range(self.vectors):
+                    self._say(f"prefetch({s.vector}, {s.steps_ahead * s.stride(inner, s.vector) + v * s.width})", depth)
             if s.paired:
                 self._paired_steps(inner, depth)
             else:
