@@ -8,7 +8,7 @@ from math import prod
 from dslc.lowering.contraction import Axis, Contraction, Reduction
 from dslc.lowering.schedules import BATCH_HINT, THREADS, Ahead, GridLoop, Roles, Schedule, Tiled, product_of, stride_of
 
-AHEAD_BYTES = 256 << 10  # a vector operand of this size is not expected in the second-level cache when a panel is first read
+AHEAD_BYTES = 256 << 10  # an operand of this size is not expected in the second-level cache when it is first read
 L1_BYTES = 32 << 10
 FAR_BYTES = 1024  # from which hardware takes the next line of a row for none that it should fetch
 TILES_AHEAD, STEPS_AHEAD = 4, 16
@@ -124,9 +124,8 @@ def _shared_rows(s: Schedule, scalar: list[Axis], vector: list[Axis]) -> GridLoo
     the whole vector operand. Then what it makes of an example is read by the thread that made it, and does not change caches."""
     if len(scalar) != 1 or scalar[0].extent is not None or not s.rows or s.rows[0].axis is not scalar[0]:
         return None
-    operand = prod(a.size(BATCH_HINT) for a in s.contraction.axes if s.stride(a, s.vector)) * s.contraction.dtype.size
     share = len(s.rows[0].tiles()) // THREADS
-    return GridLoop(scalar[0].name, share) if vector and share > 1 and operand <= RESIDENT_BYTES else None
+    return GridLoop(scalar[0].name, share) if vector and share > 1 and _bytes(s, s.vector) <= RESIDENT_BYTES else None
 
 
 def _block(tiles: int, most: int) -> int:
@@ -153,11 +152,16 @@ def steps_ahead_of(s: Schedule) -> int:
 
 
 def _steps_far(s: Schedule, operand: str) -> bool:
-    """Whether the lines of an operand that a step reads are too far from the last step's for a hardware prefetcher."""
+    """Whether steps read an operand too far apart for a hardware prefetcher, from beyond the second-level cache."""
     inner = s.reduction.inside[-1] if s.reduction.inside else s.reduction.cut
     if inner is None or s.dot is not None or s.paired:
         return False
-    return abs(s.stride(inner, operand)) * s.contraction.dtype.size >= FAR_BYTES
+    return abs(s.stride(inner, operand)) * s.contraction.dtype.size >= FAR_BYTES and _bytes(s, operand) >= AHEAD_BYTES
+
+
+def _bytes(s: Schedule, operand: str) -> int:
+    """How large an operand is."""
+    return prod(a.size(BATCH_HINT) for a in s.contraction.axes if s.stride(a, operand)) * s.contraction.dtype.size
 
 
 def footprint(loops: list[tuple[int, int]]) -> int:
@@ -180,10 +184,6 @@ def ahead_of(s: Schedule) -> Ahead | None:
         if s.stride(axis, s.vector) != panel or axis.extent is None:
             return None
         panel *= axis.extent
-    total = c.dtype.size
-    for axis in c.axes:
-        if s.stride(axis, s.vector):
-            total *= axis.size(BATCH_HINT)
     tiled = {t.axis.name: t for t in (*s.rows, *s.columns, lanes)}
     sharing = loops = 0
     distance = 0
@@ -196,6 +196,6 @@ def ahead_of(s: Schedule) -> Ahead | None:
             break
         count = min(count, g.block) if g.block and g.inner else -(-count // g.block) if g.block else count
         sharing, loops = max(1, sharing) * count, loops + 1
-    if total < AHEAD_BYTES or sharing < 2 or not distance or s.columns:
+    if _bytes(s, s.vector) < AHEAD_BYTES or sharing < 2 or not distance or s.columns:
         return None
     return Ahead(distance, max(1, -(-lanes.size // sharing)), loops)
