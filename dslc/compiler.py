@@ -1,6 +1,6 @@
 """The compiler on one page: the order of the stages, and why it is that order. No other module knows it.
 
-    Module --bind--> sizes --autodiff--> gradients --expand--> primitives --simplify, cse, dead code--> small graph
+    Module --bind--> sizes --upsampling, autodiff--> gradients --expand--> primitives --simplify, cse, dead code--> small graph
            --lower--> loop programs --emit--> kernel sources --build--> object code, and the plan that the runtime runs
 """
 from __future__ import annotations
@@ -32,11 +32,13 @@ from dslc.transforms.expand import expand_composites
 from dslc.transforms.loops import out_of_loops
 from dslc.transforms.simplify import simplify
 from dslc.transforms.split_sums import split_sums
+from dslc.transforms.upsampling import fold_upsampling
 from dslc.verify import check_kernels, check_pass
 
 Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[tuple[str, Pass], ...] = (
+    ("upsampling", fold_upsampling),  # before autodiff, so that gradients are folded too, and before expansion, which cuts resize up
     ("autodiff", differentiate),  # before expansion: a composite with a gradient of its own (softmax) has a better one
     ("expand", expand_composites),
     ("simplify", simplify),  # after autodiff: it drops stop_gradient

@@ -130,6 +130,7 @@ def insert(monkeypatch: pytest.MonkeyPatch, after: str, change: Callable[[Graph]
 @pytest.mark.parametrize(
     ("after", "rule", "text"),
     [
+        ("upsampling", "relu(x) = abs(x)", "BatchNorm |> relu"),  # the gradients stand in both graphs
         ("simplify", "relu(x) = abs(x)", "BatchNorm |> relu"),
         ("dead code", "sqrt(x) = abs(x)", "AdamW[1e-3]"),
         ("cse", "rsqrt(x) = sqrt(x)", "BatchNorm |> relu"),

@@ -54,17 +54,17 @@ def _difference(
 ) -> DiagnosticError | None:
     arrays = arrays_of(replace(program, graph=before), buffers, seed)
     sizes = sizes_of(program)
-    if any(op.kind == "grad" for op in before.ops):
+    if _asks_gradients(before) and not _asks_gradients(after):
         wrong = _wrong_slope(program, name, before, change, arrays, sizes)
         if wrong is not None:
             return wrong
     try:
         old = evaluate(_without_gradients(before), arrays, sizes, wide=True)
-        new = evaluate(after, arrays, sizes, wide=True)
+        new = evaluate(_without_gradients(after), arrays, sizes, wide=True)
     except InterpreterError as error:
         return _refused(program, name, f"makes a graph that cannot run: {error}", None)
     for port, was, result in zip(program.outputs, before.outputs, after.outputs, strict=True):
-        if was not in old or (apart := _apart(new[result], old[was])) is None:
+        if was not in old or result not in new or (apart := _apart(new[result], old[was])) is None:
             continue
         op = _first_new(after, result, old, new)
         what = f"changes the result `{port.name}`, {result.type}, by {apart:.3g}, of {largest(old[was]):.3g}"
@@ -110,6 +110,10 @@ def _first_new(graph: Graph, result: Value, old: Values, new: Values) -> Op | No
 def line(op: Op) -> str:
     """An operation as text; constants by their type."""
     return print_op(replace(op, attrs=tuple((n, a.type if isinstance(a, ConstantData) else a) for n, a in op.attrs)))
+
+
+def _asks_gradients(graph: Graph) -> bool:
+    return any(op.kind == "grad" for op in graph.ops)
 
 
 def _without_gradients(graph: Graph) -> Graph:
