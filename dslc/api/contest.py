@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ from dslc.ir.module_text import print_module
 from dslc.options import Options, from_environment
 
 if TYPE_CHECKING:
+    from dslc.ir.graph import Graph, Op
     from dslc.ir.module import Program as IRProgram
 
 PEERS = {"torch": ("torch", "torch channels-last"), "torch.compile": ("torch compile",), "onnxruntime": ("onnxruntime",)}
@@ -300,7 +301,7 @@ def _errors(folder: Path, task: Task, peers: Sequence[str]) -> dict[str, float]:
     """How far each peer's first results are from dslc's: the largest error of a result as a share of its largest element; in training
     also the mean error of a parameter as a share of the step's mean move. Empty where the program draws random numbers."""
     draws = ("random", "dropout", "bernoulli", "categorical", "mixup", "cutout")
-    if any(op.kind.startswith(draws) for op in task.program(folder).graph.ops):
+    if any(op.kind.startswith(draws) for op in _operations(task.program(folder).graph)):
         return {}
     right, before = dict(np.load(folder / "dslc.npz")), np.load(folder / "weights.npz")
     found = {}
@@ -319,3 +320,11 @@ def _errors(folder: Path, task: Task, peers: Sequence[str]) -> dict[str, float]:
             worst = max(worst, error / scale if scale else error)
         found[kind] = worst
     return found
+
+
+def _operations(graph: Graph) -> Iterator[Op]:
+    """Those in the bodies of loops too."""
+    for op in graph.ops:
+        yield op
+        for region in op.regions:
+            yield from _operations(region)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from dslc.api import contest
 from dslc.cli.bench import command
 from dslc.diagnostics import DiagnosticError
+from tests.frontend.from_text import made
 
 NET = "dim N <= 64\nmodel Net(x: f32[N, 3]) -> f32[N, 2] {\n  return x |> Dense[2]\n}\n"
 
@@ -43,6 +45,14 @@ def test_a_profile_is_no_comparison() -> None:
     result = CliRunner().invoke(command, ["lenet", "--profile", "--against", "torch"])
     assert result.exit_code == 2
     assert "do not go together" in result.output
+
+
+def test_results_of_draws_are_not_compared_in_loops_either(tmp_path: Path) -> None:
+    """Nothing is there to be read."""
+    body = "return scan t in 0..3 carry h = x { h = h + random_normal[N, 3]  return h }"
+    program = made(f"dim N <= 64\nmodel Net(x: f32[N, 3]) -> f32[N, 3] {{ {body} }}").module.programs["infer"]
+    task: Any = SimpleNamespace(program=lambda folder: program, training=False)
+    assert contest._errors(tmp_path, task, ["torch"]) == {}
 
 
 @pytest.mark.peer
