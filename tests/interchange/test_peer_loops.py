@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dslc
 from dslc.interchange.recurrent import RECURRENT
 from dslc.interchange.torch_network import bound, inference, translated
 from dslc.interchange.torch_operators import NAME, TABLE
@@ -103,3 +104,32 @@ def test_onnx(which: str) -> None:
     session = runtime.InferenceSession(export(net, weights), providers=["CPUExecutionProvider"])
     for value, wanted in zip(session.run(None, inputs), reference(net, weights, inputs), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("length", [8, 512])
+def test_a_step_of_an_lstm_is_that_of_pytorch(length: int) -> None:
+    """Weights after a step of plain descent, in f64, of one that reads the last state and all of them."""
+    torch = pytest.importorskip("torch")
+    text = f"""
+      dim N <= 8
+      block Reader[D: int](x: f32[N, {length}, 3]) -> f32[N, D] {{ y, h, c = LSTM[D](x) as cell  return h + c * mean[axis = 1](y) }}
+      model Net = Reader[5]
+      train t {{
+        data x: f32[N, {length}, 3], wanted: f32[N, 5] from "npz:none.npz"
+        minimize mse(Net(x), wanted) over Net with SGD[1.0]
+        epochs 1  batch 4
+      }}"""
+    rng = np.random.default_rng(0)
+    x, wanted = rng.standard_normal((4, length, 3)), rng.standard_normal((4, 5))
+    trainer = dslc.Trainer(text, data=(x, wanted), precision="f64", save=False)
+    names = {"w_in": "weight_ih_l0", "w_h": "weight_hh_l0", "b_in": "bias_ih_l0", "b_h": "bias_hh_l0"}
+    layer = torch.nn.LSTM(3, 5, batch_first=True).double()
+    for name, array in trainer.weights.items():
+        getattr(layer, names[name.split(".")[-1]]).data = torch.from_numpy(array.T.copy())
+    y, (h, c) = layer(torch.from_numpy(x))
+    torch.nn.functional.mse_loss(h[0] + c[0] * y.mean(1), torch.from_numpy(wanted)).backward()
+    trainer.train_on(x=x, wanted=wanted)
+    for name, array in trainer.weights.items():
+        parameter = getattr(layer, names[name.split(".")[-1]])
+        np.testing.assert_allclose(array.T, (parameter - parameter.grad).detach().numpy(), rtol=1e-9, atol=1e-12)
