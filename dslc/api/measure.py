@@ -150,7 +150,8 @@ class Machine:
     def __init__(self, options: Options, store: Cache | None):
         target = host_target(options)
         self._width = target.width
-        sources = {"multiply": _multiply_source(target.width), "stream": _stream_source(target.width), "copy": _copy_source(target.width)}
+        make = {"multiply": _multiply_source, "fill": _fill_source, "stream": _stream_source, "copy": _copy_source}
+        sources = {name: source(target.width) for name, source in make.items()}
         keys = {name: source.key(target.environment) for name, source in sources.items()}
         objects = {key: code for key in keys.values() if store is not None and (code := store.get("object", key)) is not None}
         missing = {keys[name]: source for name, source in sources.items() if keys[name] not in objects}
@@ -161,8 +162,10 @@ class Machine:
                     if store is not None:
                         store.put("object", key, built.code)
         kernels = tuple(KernelPlan(name, keys[name], sources[name].symbol) for name in sources)
-        programs = (_program("multiply", 1 << 20), _program("stream", _STREAM_BYTES), _program("copy", 2 * _STREAM_BYTES))
+        sizes = {"multiply": 1 << 20, "fill": 2 * _STREAM_BYTES, "stream": _STREAM_BYTES, "copy": 2 * _STREAM_BYTES}
+        programs = tuple(_program(name, size) for name, size in sizes.items())
         self._executable = Executable(ExecutablePlan(programs, kernels=kernels, features=target.features), objects, threads=options.threads)
+        self._executable.program("fill")({})  # pages that nobody wrote are all the same page of zeros, which a cache holds
 
     def measure(self, seconds: float) -> Limits:
         """The limits, in about so long."""
@@ -187,6 +190,14 @@ def _multiply_source(width: int) -> KernelSource:
     lines += [f"    c{i} = vbroadcast_f32(p, {i})" for i in chains]
     lines += [f"    for _ in range({_TURNS}):"] + [f"        c{i} = fma(x, x, c{i})" for i in chains]
     lines += [f"    vstore_f32(p, {16 + i * width} + thread * 1024, c{i})" for i in chains]
+    return KernelSource("\n".join(lines) + "\n", "kernel", width)
+
+
+def _fill_source(width: int) -> KernelSource:
+    count = 2 * _STREAM_BYTES // 4
+    lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))"]
+    lines += [f"    for i in range({count // width} * thread // threads * {width}, {count // width} * (thread + 1) // threads * {width}, {width}):"]
+    lines += ["        vstore_f32(p, i, splat_f32(1.0))"]
     return KernelSource("\n".join(lines) + "\n", "kernel", width)
 
 
