@@ -35,7 +35,7 @@ from dslc.ir.types import DType
 from dslc.options import Options
 from dslc.runtime.cache import Cache
 from dslc.runtime.executable import Executable
-from tests.twins import loops, transformers
+from tests.twins import loops, shallow, transformers
 
 FOLDER = Path(__file__).parent
 ZOO = FOLDER.parent.parent / "models"
@@ -61,7 +61,7 @@ class Case:
     """A network. `narrow` and `full` are sizes: dims of its source, and of its data.
 
     A network of the zoo is narrow through its static parameters: `block` makes it, as in `model Narrow = BLOCK`; without one it is
-    only compared in full. Where a network is of several models, `extra` holds the sources of one around them, narrow and full.
+    only compared in full, and one that is small as it is has its own name there. Where a network is of several models, `extra` holds the sources of one around them, narrow and full.
     `labelled` models take the labels too and have no loss.
     """
 
@@ -85,14 +85,19 @@ class Case:
 
     def name(self, full: bool) -> str:
         """The model's name in the source."""
-        return "Around" if self.extra[0] else "Narrow" if self.block and not full else self.model
+        return "Around" if self.extra[0] else "Narrow" if self._made and not full else self.model
 
     def source(self, full: bool) -> str:
         """The network, and for a narrow one of the zoo the model it makes."""
         text = (self.folder / self.file).read_text(encoding="utf-8")
-        if self.block and not full:
+        if self._made and not full:
             return f"{text}model Narrow = {self.block}\n"
         return text + self.extra[full]
+
+    @property
+    def _made(self) -> bool:
+        """Whether the narrow network is another than the full one."""
+        return self.block not in ("", self.model)
 
     @property
     def folder(self) -> Path:
@@ -118,6 +123,7 @@ def _zoo(model: str, file: str, block: str, size: int, optimizers: tuple[str, ..
 _INVERTED = "[[1, 3, 1, 1], [6, 5, 2, 2], [3, 7, 1, 2]]"
 # The bias of a linear bottleneck meets nothing but 1 x 1 convolutions and batch normalisation, which takes it away: no gradient.
 _BOTTLENECKS: dict[str, Any] = {"vanishing": r"gradient/.*\.project_norm\.bias", "full_draws": 1}
+_SMALL: dict[str, Any] = {"full": {"H": 28, "W": 28}, "full_batches": (8, 8, 5), "full_draws": 8}
 _MASKS: dict[str, Any] = {
     "data": "image: f32[N, 1, {H}, {W}], mask: f32[N, 1, {H}, {W}]",
     "loss": "binary_cross_entropy_with_logits({model}(image), mask)",
@@ -254,7 +260,7 @@ CASES = {
         _zoo("VGG16", "vgg.dl", "VGG[[2, 1, 1], [3, 5, 4], hidden = 11, classes = 10]", 32, ("momentum",), full_draws=1),
         _zoo("ResNet18", "resnet.dl", "ResNet[Basic, [2, 1], C = 5, classes = 10]", 32, ("momentum",), full_draws=3),
         _zoo("ResNet50", "resnet.dl", "ResNet[Bottleneck, [1, 2], C = 3, classes = 10]", 32, ("adamw",), full_draws=1),
-        _zoo("ResNet20", "resnet.dl", "SmallResNet[Basic, [1, 2], C = 5, size = 12]", 12, ("nesterov",), channels=1),
+        _zoo("ResNet20", "resnet.dl", "SmallResNet[Basic, [1, 2], C = 5, size = 12]", 12, ("nesterov",), channels=1, **_SMALL),
         _zoo(
             "MobileNetV2", "mobilenet.dl", f"MobileNet[{_INVERTED}, first = 5, last = 19, classes = 10]", 32, ("momentum",), **_BOTTLENECKS
         ),
@@ -280,7 +286,7 @@ CASES = {
         Case("Speech", "speech.dl", {"m": 6, "f": 21, "s": 11}, zoo=True, stored=1, **_SPEECH),
         Case("Bert", "bert.dl", {"L": 6}, ("momentum",), zoo=True, stored=1, **_BERT),
         replace(_zoo("VAE", "vae.dl", "", 6, ("adamw",), **_VAE), narrow={"H": 6, "W": 6, "L": 3}),
-        *(Case(**row) for row in (*transformers.ROWS, *loops.ROWS)),
+        *(Case(**row) for row in (*transformers.ROWS, *loops.ROWS, *shallow.ROWS)),
     )
 }
 

@@ -31,7 +31,7 @@ ROWS: tuple[dict[str, Any], ...] = (
         "data": "source: i64[N, {L}], target: i64[N, {L}]",
         "loss": "cross_entropy({model}(source, target), target)",
         "stored": 1,
-        "full_draws": 3,
+        "full_draws": 8,
     },
     {
         "model": "Denoiser",
@@ -44,6 +44,6 @@ ROWS: tuple[dict[str, Any], ...] = (
         "loss": "mse({model}(image, noise, time), noise)",
         "stored": 1,
         "full_batches": (16, 16, 9),
-        "full_draws": 3,
+        "full_draws": 12,
     },
 )

@@ -13,7 +13,8 @@ What a single draw cannot say, and what is asked instead:
 - A tensor of fewer than `TINY` elements, such as the bias of ten classes, has a largest error of few rounding errors: 5 times.
 - A loss is one number, and its error half a dozen rounding errors that may cancel; after Adam, AdamW and RMSProp a parameter has moved
   by a quotient of gradients, which for a gradient near 0 is noise in any precision. There dslc exceeds twice PyTorch's error hardly
-  more often than PyTorch exceeds twice dslc's (`CHANCE`).
+  more often than PyTorch exceeds twice dslc's (`CHANCE`). The median says nothing of them either where draws are few (`MANY`): the
+  largest error is that of the smallest gradient, and one draw in which rounding decides moves all tensors; so many may then exceed.
 - A sum so near 0 that rounding decides its sign, at a ReLU, or which of two is larger, at a pool, makes errors a thousand times the
   usual ones, in dslc as in PyTorch, but in other draws. A draw with an error above `DECIDED` times dslc's usual one does not count:
   at most one of eight more than PyTorch has of such draws. Deep networks, and all narrow ones of the zoo, are compared in their
@@ -43,6 +44,7 @@ FACTOR = 2.0
 SINGLE = 2.1
 TINY, TINY_FACTOR = 256, 5.0
 DECIDED = 20.0
+MANY = 16
 CHANCE = 0.1  # of all (tensor, draw) pairs of losses and of parameters after a division
 HALF_ULP = 2.0**-25
 DIVIDES = ("adam", "adamw", "rmsprop")
@@ -70,13 +72,16 @@ def agree(found: list[Arrays], expected: list[Arrays], vanishing: str = "nothing
 
 
 def as_exact(found: Arrays, peer: Arrays, sizes: dict[str, int], vanishing: str = "nothing", deep: bool = False) -> None:
-    """Errors of dslc in f32 beside PyTorch's, in each draw; `deep` networks in the median alone."""
+    """Errors of dslc in f32 beside PyTorch's, in each draw; `deep` networks in the median alone, or by counting."""
     assert found.keys() == peer.keys()
     names = [name for name in peer if not re.fullmatch(vanishing, name)]
     noisy = [name for name in names if name.endswith("loss") or name.startswith(DIVIDES)]
     own = {name: np.maximum(peer[name], HALF_ULP) for name in names}
     wrong: dict[str, str] = {}
+    few = len(next(iter(found.values()))) < MANY
     for name in names:
+        if few and name in noisy:
+            continue
         middle = float(np.median(found[name]) / np.median(own[name]))
         if not middle <= FACTOR:
             wrong[name] = f"{middle:.2f} times PyTorch's error in the median of {len(found[name])} draws"
@@ -89,10 +94,12 @@ def as_exact(found: Arrays, peer: Arrays, sizes: dict[str, int], vanishing: str 
             most = float((found[name] / np.maximum(own[name], np.median(own[name])))[decided].max(initial=0))
             if not most <= (SINGLE if sizes[name] >= TINY else TINY_FACTOR):
                 wrong.setdefault(name, f"{most:.2f} times PyTorch's error in one of {len(decided)} draws")
+    if few or not deep:
         pairs = sum(len(found[name]) for name in noisy)
+        allowed = max(CHANCE * pairs, len(noisy) * few)
         beyond = sum(int(np.sum(found[name] > FACTOR * own[name])) for name in noisy)
         behind = sum(int(np.sum(own[name] > FACTOR * np.maximum(found[name], HALF_ULP))) for name in noisy)
-        if not beyond <= behind + CHANCE * pairs:
+        if not beyond <= behind + allowed:
             wrong["losses and quotients"] = f"{beyond} of {pairs} beyond twice PyTorch's error, {behind} of PyTorch's beyond twice ours"
     assert wrong == {}, wrong
 
@@ -161,6 +168,11 @@ def test_a_wrong_result_is_found() -> None:
             as_exact(twice | {name: wrong}, peer, sizes)
     as_exact(twice | {"x": at(once, 2, 1e3), "y": at(once, 1, 4.9), "adam/x": at(once, 1, 2.1)}, peer, sizes)
     as_exact(twice | {"x": at(once, 3, 1e3)}, peer | {"x": at(once, 1, 1e3)}, sizes)
+    few = {name: array[:3] for name, array in peer.items()}
+    as_exact(few | {"adam/x": at(once, 1, 1e3)[-3:]}, few, sizes, deep=True)
+    for name, wrong in (("x", at(once, 2, 2.2)), ("adam/x", at(once, 2, 2.1))):
+        with pytest.raises(AssertionError):
+            as_exact(few | {name: wrong[-3:]}, few, sizes, deep=True)
 
 
 def at(errors: np.ndarray, draws: int, factor: float) -> np.ndarray:

@@ -259,29 +259,52 @@ def speech(t, x, masks, data):
     return functional.log_softmax(t.dense("listen.head", h), -1)
 
 
-def bert(layers):
-    def network(t, x, masks, data):
-        tokens, heads = data["tokens"], 2 if len(t.p["bert.norm.bias"]) == 8 else 4
-        seen, drops = (tokens > 0)[:, None, None], iter(range(100))
+def bert(t, data, masks, seen, layers=2):
+    """The vectors of all tokens."""
+    tokens, heads = data["tokens"], 2 if len(t.p["bert.norm.bias"]) == 8 else 4
+    drops = iter(range(100))
 
-        def norm(path, x):
-            return functional.layer_norm(x, x.shape[-1:], t.p[f"{path}.scale"], t.p[f"{path}.bias"], 1e-12)
+    def norm(path, x):
+        return functional.layer_norm(x, x.shape[-1:], t.p[f"{path}.scale"], t.p[f"{path}.bias"], 1e-12)
 
-        def split(path, x):
-            return t.dense(path, x).unflatten(2, (heads, -1)).transpose(1, 2)
+    def split(path, x):
+        return t.dense(path, x).unflatten(2, (heads, -1)).transpose(1, 2)
 
-        words, positions, kinds = (t.p[f"bert.{name}"].T for name in ("words", "positions", "kinds"))
-        h = t.drop(norm("bert.norm", words[tokens] + positions[: tokens.shape[1]] + kinds[0]), masks, next(drops), 0.1)
-        for n in range(layers):
-            at = f"bert.layer[{n}]"
-            q, k, v = (split(f"{at}.attention.{name}", h) for name in ("query", "key", "value"))
-            a = functional.scaled_dot_product_attention(q, k, v, seen).transpose(1, 2).flatten(2)
-            h = norm(f"{at}.attention_norm", h + t.drop(t.dense(f"{at}.attention.output", a), masks, next(drops), 0.1))
-            f = t.dense(f"{at}.outer", functional.gelu(t.dense(f"{at}.inner", h)))
-            h = norm(f"{at}.norm", h + t.drop(f, masks, next(drops), 0.1))
-        return t.dense("head", h.mean(1))
+    words, positions, kinds = (t.p[f"bert.{name}"].T for name in ("words", "positions", "kinds"))
+    h = t.drop(norm("bert.norm", words[tokens] + positions[: tokens.shape[1]] + kinds[0]), masks, next(drops), 0.1)
+    for n in range(layers):
+        at = f"bert.layer[{n}]"
+        q, k, v = (split(f"{at}.attention.{name}", h) for name in ("query", "key", "value"))
+        a = functional.scaled_dot_product_attention(q, k, v, seen[:, None, None]).transpose(1, 2).flatten(2)
+        h = norm(f"{at}.attention_norm", h + t.drop(t.dense(f"{at}.attention.output", a), masks, next(drops), 0.1))
+        f = t.dense(f"{at}.outer", functional.gelu(t.dense(f"{at}.inner", h)))
+        h = norm(f"{at}.norm", h + t.drop(f, masks, next(drops), 0.1))
+    return h
 
-    return network
+
+def reader(t, x, masks, data):
+    return t.dense("head", bert(t, data, masks, data["tokens"] > 0).mean(1))
+
+
+def guesser(t, x, masks, data):
+    h = functional.gelu(t.dense("transform", bert(t, data, masks, data["tokens"] >= 0)), approximate="tanh")
+    h = functional.layer_norm(h, h.shape[-1:], t.p["norm.scale"], t.p["norm.bias"])
+    return t.dense("words", h).transpose(1, 2)
+
+
+def points(t, x):
+    x = relu(t.conv("net.conv2d[1]", relu(t.conv("net.conv2d", x, 2, 1)), 2, 1))
+    return functional.normalize(t.dense("net.point", relu(t.dense("net.dense", x.flatten(1)))))
+
+
+def partners(t, x, masks, data):
+    """Points; in training the likeness of each to the other view of its image, and to those of other images."""
+    a = points(t, x)
+    if masks is None:
+        return a
+    b = points(t, data["other"])
+    drawn = torch.einsum("nd,nkd->nk", a, b[data["picks"] % 4])
+    return 10 * torch.cat([(a * b).sum(1, keepdim=True), drawn], 1)
 
 
 def ctc_loss(log_p, data):
@@ -335,6 +358,9 @@ LOSSES = {
     "Lstm": lambda found, data: functional.mse_loss(found, data["future"]),
     "Gru": lambda found, data: functional.mse_loss(found, data["future"]),
     "Speech": ctc_loss,
+    "Autoregressive": lambda found, data: functional.mse_loss(found, data["next"]),
+    "Embed": lambda found, data: functional.cross_entropy(found, torch.zeros(len(found), dtype=torch.int64)),
+    "Masked": lambda logits, data: functional.cross_entropy(logits, data["guessed"] - 1, ignore_index=-1),
 }
 NETWORKS = {
     "Critic": critic,
@@ -364,7 +390,11 @@ NETWORKS = {
     "Gru": forecast("GRU"),
     "Rows": rows,
     "Speech": speech,
-    "Bert": bert(2),
+    "Bert": reader,
+    "Masked": guesser,
+    "Digits": mlp,
+    "Autoregressive": lambda t, x, masks, data: 100 * t.dense("lags", data["past"] / 100),
+    "Embed": partners,
     **torch_loops.NETWORKS,
     **torch_transformers.NETWORKS,
 }

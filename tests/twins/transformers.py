@@ -17,6 +17,15 @@ def _writes(block: str, length: int, result: str = "logits") -> str:
     )
 
 
+def _masked(words: int, sizes: str, width: int, length: int) -> str:
+    """The model that guesses words: `Masked` around a `Bert` of other sizes."""
+    return (
+        f"model Around(tokens: i64[N, {length}]) -> f32[N, {words}, {length}] {{\n"
+        f"  h = Bert[{words}, {sizes}](tokens, tokens >= 0) as bert |> Dense[{width}] as transform |> gelu |> LayerNorm as norm\n"
+        f"  return transpose[0, 2, 1](h |> Dense[{words}] as words)\n}}\n"
+    )
+
+
 def _case(model: str, file: str, narrow: str, full: str, length: int, result: str = "text") -> dict[str, Any]:
     return {
         "model": model,
@@ -47,6 +56,20 @@ ROWS: tuple[dict[str, Any], ...] = (
         "zoo": True,
         "block": "ViT[2, 8, 2, 2, 10, 6, channels = 1, drop = 0.1]",
         "data": "image: f32[N, 1, {s}, {s}], label: i64[N]",
+        "stored": 1,
+        "full_batches": (3, 4, 2),
+        "full_draws": 3,
+    },
+    {
+        "model": "Masked",
+        "file": "bert.dl",
+        "narrow": {"L": 6},
+        "full": {"L": 64},
+        "zoo": True,
+        "extra": (_masked(10, "8, 2, 2, 12, 7", 8, 6), _masked(4000, "96, 2, 4, 384, 128", 96, 64)),
+        "data": "tokens: i64[N, {L}], guessed: i64[N, {L}]",
+        "loss": "cross_entropy[ignore_index = -1]({model}(tokens), guessed - 1)",
+        "vanishing": r"gradient/.*\.key\.b",  # what is added to all scores of a query alike
         "stored": 1,
         "full_batches": (3, 4, 2),
         "full_draws": 3,
