@@ -86,7 +86,8 @@ class Attention(Operator):
     example [...], from 0 to S: only so many are there, and the rest of a cache is not read. `causal` and `window` count positions from
     the end: the last query stands at the last key, so with n keys query i stands at n - T + i. A query that sees no key gives 0. Scores
     are never kept, in training neither: the gradient computes them again, but for that of a bias, which is a matrix of scores itself.
-    What is masked must be finite: 0 * NaN is NaN.
+    Behind the number of keys, keys and values may hold anything. What a mask, `causal` or `window` hides has the weight 0, and 0 * NaN is NaN:
+    hidden keys may hold anything for the result, but hidden values, and for gradients all that is hidden, must be finite.
     """
 
     family = "softmax"
@@ -171,6 +172,7 @@ class Attention(Operator):
 
     def reference(self, q: Array, k: Array, v: Array, *masks: Array, causal: bool, window: int | None, scale: float | None) -> Any:
         s, group = _scores_of(q, k, masks, causal, window or 0, scale if scale is not None else 1 / sqrt(q.shape[-1]))
+        (v,) = _there(masks, v)
         out, _ = _softmax_of(s)
         return (out @ np.repeat(v, group, -3)).astype(q.dtype)
 
@@ -198,6 +200,16 @@ def _scores_of(q: Array, k: Array, masks: tuple[Array, ...], causal: bool, windo
     if window:
         seen = seen & (np.abs(at - key) < window)
     return np.where(seen, s, -np.inf), group
+
+
+def _there(masks: tuple[Array, ...], *operands: Array) -> tuple[Array, ...]:
+    """Keys or values [..., G, S, E] with zeros behind the number of keys, if one is given."""
+    for mask in masks:
+        if mask.dtype.kind in "iu":
+            last = np.arange(operands[0].shape[-2])[:, None]
+            counts = np.broadcast_to(mask, operands[0].shape[:-3])[..., None, None, None]
+            return tuple(np.where(last < counts, x, x.dtype.type(0)) for x in operands)
+    return operands
 
 
 def _softmax_of(s: Array) -> tuple[Array, Array]:
@@ -265,9 +277,21 @@ def _plain_scores(b: Builder, q: Value, k: Value, extra: tuple[Value, ...], caus
     return s
 
 
+def _plain_there(b: Builder, extra: tuple[Value, ...], *operands: Value) -> tuple[Value, ...]:
+    """Keys or values [B, G, S, E] with zeros behind the number of keys, if one is given: what stands there may be anything."""
+    for x in extra:
+        if x.type.dtype.integer:
+            n, _, keys, _ = operands[0].type.shape
+            last = reshaped(b, b.iota(size=keys, dtype=I64), (keys, 1))
+            there = b.lt(last, reshaped(b, x, (n, 1, 1, 1)))
+            return tuple(b.where(there, y, b.scalar(0.0, y.type.dtype)) for y in operands)
+    return operands
+
+
 def _plain_forward(
     b: Builder, q: Value, k: Value, v: Value, extra: tuple[Value, ...], causal: bool, window: int, scale: float
 ) -> tuple[Value, Value]:
+    k, v = _plain_there(b, extra, k, v)
     dtype, (n, heads, length, _), groups = q.type.dtype, q.type.shape, k.type.shape[1]
     s = _plain_scores(b, q, k, extra, causal, window, scale)
     zero, one, low = (b.scalar(x, dtype) for x in (0.0, 1.0, -np.inf))
@@ -357,18 +381,9 @@ class AttentionForward(Operator):
         return _plain_forward(b, q, k, v, extra, causal, window, scale)
 
     def vjp(
-        self,
-        b: Builder,
-        dy: tuple[Value | None, Value | None],
-        y: tuple[Value, Value],
-        q: Value,
-        k: Value,
-        v: Value,
-        *extra: Value,
-        causal: bool,
-        window: int,
-        scale: float,
-    ) -> tuple[Value | None, ...]:
+        self, b: Builder, dy: tuple[Value | None, Value | None], y: tuple[Value, Value], q: Value, k: Value, v: Value, *extra: Value,
+        causal: bool, window: int, scale: float,
+    ) -> tuple[Value | None, ...]:  # fmt: skip
         out, logsum = y
         dout = dy[0] if dy[0] is not None else b.like(0.0, out.type)
         delta = b.sum(b.mul(dout, out), axis=-1)
@@ -378,6 +393,7 @@ class AttentionForward(Operator):
         gradients = list(b.attention_backward(q, k, v, logsum, delta, dout, *extra, **settings))
         for x in extra:
             if x.type.dtype.floating:
+                (v,) = _plain_there(b, extra, v)
                 p = _probabilities(b, _plain_scores(b, q, k, extra, causal, window, scale), logsum)
                 gradients.append(_score_gradients(b, p, v, dout, delta))
             else:
@@ -385,6 +401,7 @@ class AttentionForward(Operator):
         return tuple(gradients)
 
     def reference(self, q: Array, k: Array, v: Array, *extra: Array, causal: bool, window: int, scale: float) -> Any:
+        k, v = _there(extra, k, v)
         s, group = _scores_of(q, k, extra, causal, window, scale)
         p, logsum = _softmax_of(s)
         return (p @ np.repeat(v, group, 1)).astype(q.dtype), logsum.astype(q.dtype)
@@ -450,19 +467,10 @@ class AttentionBackward(Operator):
         return _routine(self.name, q, k, v, rest[3:], attrs)
 
     def expand(
-        self,
-        b: Builder,
-        q: Value,
-        k: Value,
-        v: Value,
-        logsum: Value,
-        delta: Value,
-        dout: Value,
-        *extra: Value,
-        causal: bool,
-        window: int,
-        scale: float,
-    ) -> tuple[Value, Value, Value]:
+        self, b: Builder, q: Value, k: Value, v: Value, logsum: Value, delta: Value, dout: Value, *extra: Value,
+        causal: bool, window: int, scale: float,
+    ) -> tuple[Value, Value, Value]:  # fmt: skip
+        k, v = _plain_there(b, extra, k, v)
         groups = k.type.shape[1]
         p = _probabilities(b, _plain_scores(b, q, k, extra, causal, window, scale), logsum)
         ds = _grouped(b, b.mul(_score_gradients(b, p, v, dout, delta), b.scalar(scale, q.type.dtype)), groups)
@@ -474,6 +482,7 @@ class AttentionBackward(Operator):
     def reference(
         self, q: Array, k: Array, v: Array, logsum: Array, delta: Array, dout: Array, *extra: Array, causal: bool, window: int, scale: float
     ) -> Any:
+        k, v = _there(extra, k, v)
         s, group = _scores_of(q, k, extra, causal, window, scale)
         p = np.exp(s - np.where(logsum == -np.inf, 0.0, logsum)[..., None])
         ds = p * (dout @ np.swapaxes(np.repeat(v, group, 1), -1, -2) - delta[..., None]) * scale

@@ -67,9 +67,10 @@ def attention_backward(routine: Routine, width: int) -> str:
                     "    if key < have:",
                     *indented(
                         [
-                            f"turn_keys(offset(p{KEY}, {p.at(KEY, 'n', 'g', 'key', '')}), KT, keys)",
-                            f"pack_keys(offset(p{KEY}, {p.at(KEY, 'n', 'g', 'key', '')}), K, keys)",
-                            f"turn_values(offset(p{VALUE}, {p.at(VALUE, 'n', 'g', 'key', '')}), VT, keys)",
+                            "there = keys if keys < have - key else have - key",
+                            f"turn_keys(offset(p{KEY}, {p.at(KEY, 'n', 'g', 'key', '')}), KT, there)",
+                            f"pack_keys(offset(p{KEY}, {p.at(KEY, 'n', 'g', 'key', '')}), K, there)",
+                            f"turn_values(offset(p{VALUE}, {p.at(VALUE, 'n', 'g', 'key', '')}), VT, there)",
                             f"for h in range(g * {share}, g * {share} + {share}):",
                             f"    for begin in range(0, {p.size('queries')}, {KEYS}):",
                             *indented(_pair(p), 2),
