@@ -196,7 +196,9 @@ def _multiply_source(width: int) -> KernelSource:
 def _fill_source(width: int) -> KernelSource:
     count = 2 * _STREAM_BYTES // 4
     lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))"]
-    lines += [f"    for i in range({count // width} * thread // threads * {width}, {count // width} * (thread + 1) // threads * {width}, {width}):"]
+    lines += [
+        f"    for i in range({count // width} * thread // threads * {width}, {count // width} * (thread + 1) // threads * {width}, {width}):"
+    ]
     lines += ["        vstore_f32(p, i, splat_f32(1.0))"]
     return KernelSource("\n".join(lines) + "\n", "kernel", width)
 
