@@ -55,15 +55,19 @@ class Tiled:
         sizes = [p for p in (4, 1) if p < self.size and p >= unit and p % unit == 0]
         return tuple(sizes) if sizes and sizes[-1] == unit else (*sizes, unit)
 
+    def runs(self, batch: int = BATCH_HINT) -> tuple[tuple[int, int], ...]:
+        """The sizes of all tiles in order, each with how many of it follow each other."""
+        if not self.runtime:
+            return tuple((s.size, s.count) for s in self.segments if s.count)
+        runs, left = [], self.axis.size(batch)
+        for size in (self.size, *self.remainders):
+            runs.append((size, left // size))
+            left %= size
+        return tuple(run for run in runs if run[1])
+
     def tiles(self, batch: int = BATCH_HINT) -> tuple[int, ...]:
         """The sizes of all tiles in order."""
-        if not self.runtime:
-            return tuple(s.size for s in self.segments for _ in range(s.count or 0))
-        sizes, left = [], self.axis.size(batch)
-        for size in (self.size, *self.remainders):
-            sizes += [size] * (left // size)
-            left %= size
-        return tuple(sizes)
+        return tuple(size for size, count in self.runs(batch) for _ in range(count))
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,24 +151,37 @@ def _slides(c: Contraction, roles: Roles, rows: tuple[Tiled, ...]) -> bool:
 
 def _uneven(c: Contraction, roles: Roles, rows: tuple[Tiled, ...], panels: int) -> float:
     """How much longer the busiest thread takes than the mean, where threads share the tiles of an axis whose last ones are smaller."""
-    if not rows or len(set(rows[0].tiles())) == 1:
+    runs = rows[0].runs() if rows else ()
+    if len({size for size, _ in runs}) <= 1:
         return 1.0
     stride = abs(stride_of(rows[0].axis, roles.scalar))
     others = [a for a in c.outputs if a is not roles.lanes and all(a is not t.axis for t in rows)]
     around = [a for a in others if abs(stride_of(a, roles.scalar)) > stride or not stride_of(a, roles.scalar)]
     if panels * prod(a.size(BATCH_HINT) for a in around) % THREADS == 0:
         return 1.0
-    sizes = rows[0].tiles()
-    half = -(-len(sizes) // THREADS)
-    return max(sum(sizes[n : n + half]) for n in range(0, len(sizes), half)) * THREADS / sum(sizes)
+    number = sum(count for _, count in runs)
+    half = -(-number // THREADS)
+    shares = [_elements(runs, first, first + half) for first in range(0, number, half)]
+    return max(shares) * THREADS / sum(shares)
+
+
+def _elements(runs: tuple[tuple[int, int], ...], first: int, stop: int) -> int:
+    """What the tiles with these numbers have together."""
+    total = at = 0
+    for size, count in runs:
+        total += size * max(0, min(at + count, stop) - max(at, first))
+        at += count
+    return total
 
 
 def _sizes(tiled: tuple[Tiled, ...]) -> dict[int, int]:
     """How many tiles of each size (the product over the axes)."""
     result = {1: 1}
     for t in tiled:
-        sizes = t.tiles()
-        result = {p * s: n * sizes.count(s) for p, n in result.items() for s in set(sizes)}
+        counts: dict[int, int] = {}
+        for size, count in t.runs():
+            counts[size] = counts.get(size, 0) + count
+        result = {p * s: n * counts[s] for p, n in result.items() for s in set(counts)}
     return result
 
 
