@@ -24,67 +24,91 @@ def registers(width: int, dtype: DType) -> tuple[int, int]:
     return each, 32 if width == 16 else 16
 
 
-def cycles_of(
-    c: Contraction,
-    roles: Roles,
-    reduction: Reduction,
-    width: int,
-    lanes: Tiled | None,
-    rows: tuple[Tiled, ...],
-    columns: tuple[Tiled, ...],
-) -> float:
-    """Cycles on one core of the whole contraction at the batch hint, plus a little for every variant of the tile to compile."""
-    each, _ = registers(width, c.dtype)
-    tiled = {t.axis.name for t in (*rows, *columns)} | ({lanes.axis.name} if lanes else set())
-    around, steps = 1.0, 1
-    for axis in c.axes:
-        size = axis.size(BATCH_HINT)
-        if axis.reduction:
-            steps *= -(-size // LANES) * (LANES // width) if axis is roles.dot else size
-        elif axis.name not in tiled:
-            around *= size
-    split = _split_loads(c, roles, lanes, width, roles.vector)
-    windows = windows_of(c, roles, reduction)
-    share = prod(useful_share(c, w) for w in windows if w is not None)
-    reuse = (c.axis(windows[1].tap).extent or 1) if windows[1] is not None else 1
-    sliding = unroll_of(c, roles, reduction)
-    stored = 1.0 if lanes is None or lanes.axis.c == 1 else float(min(width, lanes.axis.extent or 1))
-    panel = steps * (lanes.size if lanes else width) * product_of(columns) * c.dtype.size
-    from_l2 = _bytes_a_cycle(c, roles, lanes, panel, steps)
-    far = FAR_ROWS if from_l2 < DENSE or _strides_through_memory(c, roles, lanes) else 1.0
-    chunks = max(1.0, steps / reduction.steps)
-    slides = 0.95 if _slides(c, roles, rows) else 1.0
-    total = 0.0
-    variants = set()
-    row_sizes, column_sizes = _sizes(rows), _sizes(columns)
-    crowding = {row: _crowding(c, roles, reduction, rows, row) for row in row_sizes}
-    vector_sizes = [(-(-s // width), 1) for s in lanes.tiles()] if lanes else [(1, 1)]
-    for vectors, _ in set(vector_sizes):
-        v_count = sum(1 for v, _ in vector_sizes if v == vectors)
-        for row, r_count in row_sizes.items():
-            for column, c_count in column_sizes.items():
-                wide = vectors * column * each
-                count = row * wide
-                shared = sliding * row / (row + sliding - 1) if sliding > 1 else reuse
-                loads = wide * split + row * (each * split if roles.dot is not None else 1) / shared
-                if roles.paired:
-                    alone = _split_loads(c, roles, lanes, width, roles.scalar)
-                    loads = wide * split + row * vectors * each * alone * _distinct(c, roles, reduction, rows)
-                step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
-                step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.25)
-                step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
-                step = max(step, wide * width * c.dtype.size / each / from_l2)
-                step *= far
-                if roles.paired:  # what lies side by side arrives together: tiles of few cache lines are slow. Measured
-                    step *= 1 + 4 / max(1.0, vectors * width * c.dtype.size / LINE_BYTES) ** 2
-                end = count * (2.0 + stored) if roles.dot is None else 4.0 * row * column + 10
-                total += v_count * r_count * c_count * (share * steps * step + chunks * (end + TILE_CYCLES))
-                variants |= {(vectors, row, column, n) for n in range(r_count if windows[1] is not None else 1)}
-    tiles = around * len(vector_sizes) * sum(row_sizes.values()) * sum(column_sizes.values())
-    idle = -(-tiles // THREADS) * THREADS / tiles  # tiles that do not divide among the threads
-    idle *= _uneven(c, roles, rows, len(vector_sizes))
-    across = any(t.axis.extent is None and t.size > 1 for t in rows)  # tiles of several examples: fewer examples leave them part empty
-    return around * total * idle * (1.03 if across else 1.0) * (1 + 0.01 * len(variants))
+class TileCosts:
+    """What tiles of one choice of axes and one order of the reduction cost: all that does not depend on their sizes, counted once."""
+
+    def __init__(self, c: Contraction, roles: Roles, reduction: Reduction, width: int):
+        self.c, self.roles, self.reduction, self.width = c, roles, reduction, width
+        self.each, _ = registers(width, c.dtype)
+        self.size = c.dtype.size
+        tiled = {a.name for a in (*roles.rows, *roles.columns)} | ({roles.lanes.name} if roles.lanes else set())
+        self.around, self.steps = 1.0, 1
+        for axis in c.axes:
+            extent = axis.size(BATCH_HINT)
+            if axis.reduction:
+                self.steps *= -(-extent // LANES) * (LANES // width) if axis is roles.dot else extent
+            elif axis.name not in tiled:
+                self.around *= extent
+        self.split = _split_loads(c, roles, width, roles.vector)
+        self.alone = _split_loads(c, roles, width, roles.scalar) if roles.paired else 1.0
+        self.windows = windows_of(c, roles, reduction)
+        self.share = prod(useful_share(c, w) for w in self.windows if w is not None)
+        self.reuse = (c.axis(self.windows[1].tap).extent or 1) if self.windows[1] is not None else 1
+        self.sliding = unroll_of(c, roles, reduction)
+        self.stored = 1.0 if roles.lanes is None or roles.lanes.c == 1 else float(min(width, roles.lanes.extent or 1))
+        self.chunks = max(1.0, self.steps / reduction.steps)
+
+    def at_least(self, lanes: Tiled | None, rows: tuple[Tiled, ...], columns: tuple[Tiled, ...]) -> float:
+        """Cycles that `of` cannot stay below: those of the multiplications or of the loads, and of the ends of tiles."""
+        vectors = [(-(-size // self.width), count) for size, count in lanes.runs()] if lanes else [(1, 1)]
+        wide, high = _total(columns) * sum(v * count for v, count in vectors) * self.each, _total(rows)
+        tiles_wide, tiles_high = _tiles(columns) * sum(count for _, count in vectors), _tiles(rows)
+        busy = wide * high
+        if not self.roles.paired:
+            shared = self.sliding if self.sliding > 1 else self.reuse  # how many steps or rows a load of a row serves at most
+            busy = max(busy, tiles_high * wide * self.split + tiles_wide * high / shared)
+        largest = max(v for v, _ in vectors) * product_of(columns) * product_of(rows) * self.each
+        if largest < 2 * FMA_LATENCY:
+            busy = max(busy, 2 * FMA_LATENCY * tiles_wide * tiles_high)
+        least = (0.95 if self.roles.dot is None else 1.25) * (1 + 0.0075 * max(0, 24 - largest))
+        return self.around * (least * self.share * self.steps * busy / 2 + self.chunks * TILE_CYCLES * tiles_wide * tiles_high)
+
+    def of(self, lanes: Tiled | None, rows: tuple[Tiled, ...], columns: tuple[Tiled, ...]) -> float:
+        """Cycles on one core of the whole contraction at the batch hint, plus a little for every variant of the tile to compile."""
+        c, roles, reduction, width, each, steps = self.c, self.roles, self.reduction, self.width, self.each, self.steps
+        panel = steps * (lanes.size if lanes else width) * product_of(columns) * self.size
+        from_l2 = _bytes_a_cycle(c, roles, lanes, panel, steps)
+        far = FAR_ROWS if from_l2 < DENSE or _strides_through_memory(c, roles, lanes) else 1.0
+        slides = 0.95 if _slides(c, roles, rows) else 1.0
+        total = 0.0
+        variants = set()
+        row_sizes, column_sizes = _sizes(rows), _sizes(columns)
+        crowding = {row: _crowding(c, roles, reduction, rows, row) for row in row_sizes}
+        vector_sizes = [(-(-s // width), 1) for s in lanes.tiles()] if lanes else [(1, 1)]
+        for vectors, _ in set(vector_sizes):
+            v_count = sum(1 for v, _ in vector_sizes if v == vectors)
+            for row, r_count in row_sizes.items():
+                for column, c_count in column_sizes.items():
+                    wide = vectors * column * each
+                    count = row * wide
+                    shared = self.sliding * row / (row + self.sliding - 1) if self.sliding > 1 else self.reuse
+                    loads = wide * self.split + row * (each * self.split if roles.dot is not None else 1) / shared
+                    if roles.paired:
+                        loads = wide * self.split + row * vectors * each * self.alone * _distinct(c, roles, reduction, rows)
+                    step = max(count / 2, loads / 2, FMA_LATENCY if count < 2 * FMA_LATENCY else 0)
+                    step *= crowding[row] * (slides * (1 + 0.1 * loads / count) if roles.dot is None else 1.25)
+                    step *= 1 + 0.0075 * max(0, 24 - count) + (0.08 if wide >= row else 0)  # fewer independent sums hide less latency
+                    step = max(step, wide * width * self.size / each / from_l2)
+                    step *= far
+                    if roles.paired:  # what lies side by side arrives together: tiles of few cache lines are slow. Measured
+                        step *= 1 + 4 / max(1.0, vectors * width * self.size / LINE_BYTES) ** 2
+                    end = count * (2.0 + self.stored) if roles.dot is None else 4.0 * row * column + 10
+                    total += v_count * r_count * c_count * (self.share * steps * step + self.chunks * (end + TILE_CYCLES))
+                    variants |= {(vectors, row, column, n) for n in range(r_count if self.windows[1] is not None else 1)}
+        tiles = self.around * len(vector_sizes) * sum(row_sizes.values()) * sum(column_sizes.values())
+        idle = -(-tiles // THREADS) * THREADS / tiles  # tiles that do not divide among the threads
+        idle *= _uneven(c, roles, rows, len(vector_sizes))
+        across = any(t.axis.extent is None and t.size > 1 for t in rows)  # tiles of several examples: fewer examples leave them part empty
+        return self.around * total * idle * (1.03 if across else 1.0) * (1 + 0.01 * len(variants))
+
+
+def _total(tiled: tuple[Tiled, ...]) -> int:
+    """Elements of all tiles along these axes."""
+    return prod(t.axis.size(BATCH_HINT) for t in tiled)
+
+
+def _tiles(tiled: tuple[Tiled, ...]) -> int:
+    return prod(sum(count for _, count in t.runs()) for t in tiled)
 
 
 def _bytes_a_cycle(c: Contraction, roles: Roles, lanes: Tiled | None, panel: int, steps: int) -> float:
@@ -194,12 +218,12 @@ def _distinct(c: Contraction, roles: Roles, reduction: Reduction, rows: tuple[Ti
     return len(set(offsets)) / len(offsets)
 
 
-def _split_loads(c: Contraction, roles: Roles, lanes: Tiled | None, width: int, operand: str) -> float:
+def _split_loads(c: Contraction, roles: Roles, width: int, operand: str) -> float:
     """Load slots that a vector of an operand takes: nearly two where it straddles cache lines."""
     if roles.dot is not None:
         return 1.0 if (roles.dot.extent or 0) % LANES == 0 else 1.8
-    assert lanes is not None
-    if stride_of(lanes.axis, operand) != 1:
-        return 1.0 if stride_of(lanes.axis, operand) == 0 else float(width)
-    aligned = all(stride_of(a, operand) % width == 0 for a in c.axes if a.name != lanes.axis.name)
+    assert roles.lanes is not None
+    if stride_of(roles.lanes, operand) != 1:
+        return 1.0 if stride_of(roles.lanes, operand) == 0 else float(width)
+    aligned = all(stride_of(a, operand) % width == 0 for a in c.axes if a.name != roles.lanes.name)
     return 1.0 if aligned else 1.0 + 0.9 * min(1.0, width * c.dtype.size / 64)

@@ -18,10 +18,11 @@ from math import inf, prod
 from dslc.lowering.contraction import Axis, Contraction, Reduction, normalise, order_reduction
 from dslc.lowering.free_order import fits_cache, free_orders, sums_of
 from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, unroll_of, windows_of
-from dslc.lowering.tile_cost import cycles_of, registers
+from dslc.lowering.tile_cost import TileCosts, registers
 from dslc.lowering.tile_grid import ahead_of, chunks_outside, grid_of, rows_ahead_of, steps_ahead_of
 
 LONG_SUM = 64  # steps from which the end of a tile costs little
+SURELY = 1 + 1e-9  # bounds are rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +41,21 @@ class Tiling:
 def plan(contraction: Contraction, width: int, order: str = "fixed") -> Schedule:
     """The schedule for vectors of `width` lanes (16, 8 or 4)."""
     c = _complete(contraction)
-    best: tuple[float, int, Roles] | None = None
-    for number, roles in enumerate(_roles(c)):
+    found: Tiling | None = None
+    for roles in _roles(c):
         reduction = order_reduction(c, roles.dot, roles.vector == "a")
-        cost = min((t.cycles for t in _tilings(c, roles, reduction, LANES)), default=inf)
-        if best is None or (cost, number) < best[:2]:
-            best = cost, number, roles
-    assert best is not None
-    roles = best[2]
-    reduction = order_reduction(c, roles.dot, roles.vector == "a")
-    found = min(_tilings(c, roles, reduction, width), key=lambda t: t.cycles)
+        found = _cheapest(c, roles, reduction, LANES, found)
+    assert found is not None
+    roles, reduction = found.roles, found.reduction
+    if width != LANES:
+        found = _cheapest(c, roles, reduction, width, None)
+        assert found is not None
     outside = chunks_outside(c, roles, reduction, found.lanes, found.rows, found.columns)
     if order == "fixed":
         return _schedule(c, found, width, outside)
     for loose in free_orders(c, reduction):
         if not outside or fits_cache(c, loose):  # chunks outside of the tiles are blocks for the cache, which any compiler makes
-            found = min(found, *_tilings(c, roles, loose, width), key=lambda t: t.cycles)
+            found = _cheapest(c, roles, loose, width, found) or found
     made = _schedule(c, found, width, outside)
     return replace(made, sums=sums_of(made))
 
@@ -206,7 +206,34 @@ def _subsets(axes: list[Axis]) -> list[tuple[Axis, ...]]:
 # ---- tile sizes -----------------------------------------------------------------------------------------------------
 
 
+Shape = tuple[Tiled | None, tuple[Tiled, ...], tuple[Tiled, ...]]
+"""Lanes, rows and columns of a register tile."""
+
+
+def _cheapest(c: Contraction, roles: Roles, reduction: Reduction, width: int, other: Tiling | None) -> Tiling | None:
+    """The first of the cheapest tilings, or the other one where none is cheaper. Few are counted: most cannot be the cheapest."""
+    costs = TileCosts(c, roles, reduction, width)
+    bounded = sorted(((costs.at_least(*shape), n, shape) for n, shape in enumerate(_shapes(c, roles, reduction, width))), key=lambda b: b[:2])
+    best: tuple[float, int, Shape] | None = None
+    for bound, n, shape in bounded:
+        if bound > SURELY * min(best[0] if best else inf, other.cycles if other else inf):
+            break
+        cycles = costs.of(*shape)
+        if best is None or (cycles, n) < best[:2]:
+            best = cycles, n, shape
+    if best is None or (other is not None and other.cycles <= best[0]):
+        return other
+    return Tiling(best[0], roles, reduction, *best[2])
+
+
 def _tilings(c: Contraction, roles: Roles, reduction: Reduction, width: int) -> Iterator[Tiling]:
+    """Every register tile that fits, with its cost."""
+    costs = TileCosts(c, roles, reduction, width)
+    for lanes, rows, columns in _shapes(c, roles, reduction, width):
+        yield Tiling(costs.of(lanes, rows, columns), roles, reduction, lanes, rows, columns)
+
+
+def _shapes(c: Contraction, roles: Roles, reduction: Reduction, width: int) -> Iterator[Shape]:
     """Every register tile that fits."""
     each, available = registers(width, c.dtype)
     if roles.dot is not None:
@@ -233,7 +260,7 @@ def _tilings(c: Contraction, roles: Roles, reduction: Reduction, width: int) -> 
                     spare = each * rows[0].size * -(-(roles.dot.extent or 1) // LANES) if roles.dot and width == LANES else each
                 if (count + wide) * each + spare > available and (count > 1 or wide > 1):
                     continue
-                yield Tiling(cycles_of(c, roles, reduction, width, lanes, rows, columns), roles, reduction, lanes, rows, columns)
+                yield lanes, rows, columns
 
 
 def _one_by_one(t: Tiled) -> Tiled:
@@ -274,8 +301,13 @@ def _tile_pairs(axes: tuple[Axis, ...], limit: int) -> Iterator[tuple[Tiled, ...
                 yield tiled, Tiled(axes[1], (Segment(0, inner, (axes[1].extent or 1) // inner),))
 
 
-def _segmentations(axis: Axis, limit: int) -> Iterator[Tiled]:
+@lru_cache(maxsize=256)
+def _segmentations(axis: Axis, limit: int) -> tuple[Tiled, ...]:
     """Tiles of one size, or of two sizes where that covers the extent: 128 = 8 * 14 + 2 * 8."""
+    return tuple(_segmented(axis, limit))
+
+
+def _segmented(axis: Axis, limit: int) -> Iterator[Tiled]:
     if axis.extent is None:
         for size in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14):
             if size <= limit:
