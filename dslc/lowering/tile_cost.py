@@ -53,7 +53,7 @@ class TileCosts:
         vectors = [(-(-size // self.width), count) for size, count in lanes.runs()] if lanes else [(1, 1)]
         wide, high = _total(columns) * sum(v * count for v, count in vectors) * self.each, _total(rows)
         tiles_wide, tiles_high = _tiles(columns) * sum(count for _, count in vectors), _tiles(rows)
-        busy = wide * high
+        busy: float = wide * high
         if not self.roles.paired:
             shared = self.sliding if self.sliding > 1 else self.reuse  # how many steps or rows a load of a row serves at most
             busy = max(busy, tiles_high * wide * self.split + tiles_wide * high / shared)
