@@ -28,12 +28,14 @@ class Segment:
 class Tiled:
     """An output axis inside the register tile, cut into segments. For the vector axis sizes are elements.
 
-    `overlap`: the last tile moves back by so many elements to end with the axis, and does not store those again.
+    `overlap`: the last tile moves back by so many elements to end with the axis, and does not store those again. `smaller`: sizes that
+    tiles may have which cover what is left of a run-time extent.
     """
 
     axis: Axis
     segments: tuple[Segment, ...]
     overlap: int = 0
+    smaller: tuple[int, ...] = (4, 1)
 
     @property
     def size(self) -> int:
@@ -52,7 +54,7 @@ class Tiled:
         unit = gcd(self.axis.per_batch, self.size)  # what is left is a multiple of it
         if unit == self.size:
             return ()
-        sizes = [p for p in (4, 1) if p < self.size and p >= unit and p % unit == 0]
+        sizes = [p for p in self.smaller if p < self.size and p >= unit and p % unit == 0]
         return tuple(sizes) if sizes and sizes[-1] == unit else (*sizes, unit)
 
     def runs(self, batch: int = BATCH_HINT) -> tuple[tuple[int, int], ...]:

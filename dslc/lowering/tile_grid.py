@@ -13,6 +13,7 @@ L1_BYTES = 32 << 10
 FAR_BYTES = 1024  # from which hardware takes the next line of a row for none that it should fetch
 TILES_AHEAD, STEPS_AHEAD = 4, 16
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
+FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
 
 
@@ -92,6 +93,8 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
     if c.again and (rows := _shared_rows(s, scalar, vector)) is not None:
         inner = replace(rows, inner=True)
         return (*(GridLoop(a.name) for a in both), rows, *(GridLoop(a.name) for a in vector), inner)
+    if _writes_most(s):  # rows of the result are written from end to end
+        return tuple(GridLoop(a.name) for a in (*both, *scalar, *vector))
     inside: list[Axis] = []
     budget = L2_BYTES // c.dtype.size
     block: GridLoop | None = None
@@ -126,6 +129,20 @@ def _shared_rows(s: Schedule, scalar: list[Axis], vector: list[Axis]) -> GridLoo
         return None
     share = len(s.rows[0].tiles()) // THREADS
     return GridLoop(scalar[0].name, share) if vector and share > 1 and _bytes(s, s.vector) <= RESIDENT_BYTES else None
+
+
+def finer_rows(s: Schedule) -> tuple[Tiled, ...]:
+    """Rows with more sizes of tiles for few examples, where each tile reads weights from memory: two examples should read them once."""
+    if _bytes(s, s.vector) < FAR_LARGER_BYTES:
+        return s.rows
+    return tuple(replace(t, smaller=(4, 2, 1)) if t.runtime else t for t in s.rows)
+
+
+def _writes_most(s: Schedule) -> bool:
+    """Whether a sum over few examples makes a result that no cache holds: the gradient of the weights of a large dense layer."""
+    c = s.contraction
+    result = prod(a.size(BATCH_HINT) for a in c.outputs) * c.dtype.size
+    return any(a.extent is None for a in c.reductions) and result >= FAR_LARGER_BYTES and _bytes(s, s.vector) <= L2_BYTES
 
 
 def _block(tiles: int, most: int) -> int:

@@ -19,7 +19,7 @@ from dslc.lowering.contraction import Axis, Contraction, Reduction, normalise, o
 from dslc.lowering.free_order import fits_cache, free_orders, sums_of
 from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, unroll_of, windows_of
 from dslc.lowering.tile_cost import TileCosts, registers
-from dslc.lowering.tile_grid import ahead_of, chunks_outside, grid_of, rows_ahead_of, steps_ahead_of
+from dslc.lowering.tile_grid import ahead_of, chunks_outside, finer_rows, grid_of, rows_ahead_of, steps_ahead_of
 
 LONG_SUM = 64  # steps from which the end of a tile costs little
 SURELY = 1 + 1e-9  # bounds are rounded
@@ -160,6 +160,7 @@ def _schedule(c: Contraction, t: Tiling, width: int, outside: bool) -> Schedule:
         taps=taps,
         unroll=unroll_of(c, roles, reduction),
     )
+    draft = replace(draft, rows=finer_rows(draft))
     draft = replace(draft, grid=grid_of(draft))
     return replace(draft, ahead=ahead_of(draft), rows_ahead=rows_ahead_of(draft), steps_ahead=steps_ahead_of(draft))
 

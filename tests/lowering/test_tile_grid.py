@@ -40,3 +40,17 @@ def test_steps_far_apart_are_fetched_ahead() -> None:
     loose = Contraction((Axis("n", None, 784, 0, 512), Axis("o", 512, 0, 1, 1), Axis("k", 784, 1, 512, None)))
     assert plan(loose, 16).steps_ahead > 0
     assert plan(PRODUCT, 16).steps_ahead == 0, "panels are dense"
+
+
+def test_large_results_of_few_examples_are_written_row_by_row() -> None:
+    gradient = Contraction((Axis("m", 4096, 1, 0, 1024), Axis("n", 1024, 0, 1, 1), Axis("k", None, 4096, 1024, None)))
+    small = replace(gradient, axes=tuple(replace(a, extent=256) if a.name == "m" else a for a in gradient.axes))
+    assert [g.axis for g in plan(gradient, 16).grid] == ["m", "n"]
+    assert [g.axis for g in plan(small, 16).grid][-1] == "m"
+
+
+@pytest.mark.parametrize(("inputs", "sizes"), [(4096, (4, 2, 1)), (256, (4, 1))])
+def test_two_examples_read_large_weights_once(inputs: int, sizes: tuple[int, ...]) -> None:
+    product = Contraction((Axis("n", None, inputs, 0, 1024), Axis("o", 1024, 0, 1, 1), Axis("k", inputs, 1, 1024, None)))
+    (rows,) = plan(product, 16).rows
+    assert rows.size == 8 and rows.remainders == sizes
