@@ -147,7 +147,8 @@ def _writes_most(s: Schedule) -> bool:
 
 def _block(tiles: int, most: int) -> int:
     """Tiles in a block: at most so many, few places left empty in the last block (they would idle a thread), else large."""
-    sizes = range(max(1, most // 3), min(most, tiles) + 1)
+    most = min(most, tiles)
+    sizes = range(max(1, most // 3), most + 1)
     return min(sizes, key=lambda n: (-(-tiles // n) * n - tiles, -n))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from dslc.lowering.contraction import Axis, Contraction, order_reduction
 from dslc.lowering.tile_cost import TileCosts
+from dslc.lowering.tile_grid import _block
 from dslc.lowering.tiling import _roles, _shapes, _tilings, plan
 
 PRODUCT = Contraction((Axis("n", None, 256, 0, 500), Axis("o", 500, 0, 1, 1), Axis("k", 256, 1, 500, None)))
@@ -35,3 +36,10 @@ def test_bounds_hold(c: Contraction, width: int) -> None:
         cheapest += [t.cycles for t in _tilings(c, roles, reduction, width)]
     if width == 16:
         assert plan(c, width).cycles == min(cheapest)
+
+
+def test_a_block_of_tiles_has_one_at_least_and_all_at_most() -> None:
+    """Also where far more tiles would fit than there are."""
+    for tiles in range(1, 40):
+        assert all(1 <= _block(tiles, most) <= min(tiles, most) for most in range(1, 300))
+        assert _block(tiles, 300) == tiles
