@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
@@ -13,6 +14,7 @@ from dslc.ir.loops import Carried, ClampedLoad, Expr, For, IndexValue, Load, Loa
 from dslc.lowering.blocks import blocked
 from dslc.lowering.borders import ranges_of, segments, settled
 from dslc.lowering.indices import coefficient, decided, indices, map_indices, quotients, rewrite, simplify, substitute, walk
+from dslc.lowering.reduction_order import in_memory_order, merged
 
 BATCH = "batch"
 UNROLLED_STORES = 4
@@ -44,11 +46,13 @@ def schedule(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...], bound
     stores = tuple(_without_single_steps(_substituted(s, {n: 0 for n, e in ranges.items() if e == (0, 0)})) for s in stores)
     stores, axes = _merge(stores, axes, keep_rows)
     stores, axes = _unroll(stores, axes)
-    vector, reduced = _choose_vector(stores, axes[1:] if keep_rows else axes)
+    stores = tuple(replace(s, value=in_memory_order(s.value, ranges)) for s in stores)
+    as_one = tuple(replace(s, value=merged(s.value)) for s in stores)
+    vector, reduced = _choose_vector(as_one, axes[1:] if keep_rows else axes)
     if vector is not None:
         axes = (*(a for a in axes if a[0] != vector), next(a for a in axes if a[0] == vector))
     elif reduced is not None:
-        stores = tuple(_vectorised(s, reduced) for s in stores)
+        stores = tuple(_vectorised(s, reduced) for s in as_one)
     rows = axes[0][0] if axes and axes[0][0] != vector else None
     if not keep_rows:
         stores, in_blocks = blocked(stores, axes, vector)
@@ -230,14 +234,24 @@ def _choose_vector(stores: tuple[Store, ...], axes: tuple[tuple[str, Dim], ...])
                 elif isinstance(node, LoadAt) or (isinstance(node, IndexValue | Random) and coefficient(node.index, name) is None):
                     cost += 8.0
         cost = max(cost, 0.5) * full
-        if is_reduce:
-            cost += 20.0 / size * 16
+        if is_reduce:  # the tree behind all of the sum's loops
+            cost += 20.0 / _elements(stores, name) * 16
         key = (cost, -position, name, is_reduce)
         if best is None or key < best:
             best = key
     if best is None:
         return None, None
     return (None, best[2]) if best[3] else (best[2], None)
+
+
+def _elements(stores: tuple[Store, ...], last: str) -> float:
+    """How many elements the reductions have whose innermost loop is this one; the fewest of them."""
+    sizes = []
+    for s in stores:
+        for node in walk(s.value):
+            if isinstance(node, Reduce) and node.variables[-1][0] == last:
+                sizes.append(prod(max(x, 1) if isinstance(x, int) else 32 for _, x in node.variables))
+    return min(sizes)
 
 
 def _vectorised(store: Store, name: str) -> Store:

@@ -36,6 +36,7 @@ from dslc.ir.types import DType
 from dslc.lowering.indices import children, coefficient, variables_of, walk
 
 LANES = 16  # canonical lanes of a reduction
+WRITES_AHEAD_BYTES = 2 << 10
 
 @dataclass
 class Scope:
@@ -133,11 +134,23 @@ class Emitter:
 
     def lane_body(self, body: tuple[Stmt, ...]) -> None:
         assert self.vector is not None
+        self.ask_for_lines(body)
         for item in paired(body, self.vector.variable):
             if isinstance(item, tuple):
                 self.store_pair(*item, self.vector.live)
             else:
                 self.statement(item)
+
+    def ask_for_lines(self, body: tuple[Stmt, ...]) -> None:
+        """Where a step writes at several places of one buffer, as in upsampling, the lines that later steps will write. Measured."""
+        v = self.vector
+        assert v is not None
+        stores = [s for s in body if isinstance(s, Store) and coefficient(s.address, v.variable) == 1]
+        if v.live or len({s.buffer for s in stores}) != 1 or len({s.address for s in stores}) < 2:
+            return
+        for stmt in stores:
+            ahead = WRITES_AHEAD_BYTES // self.program.buffers[stmt.buffer].size
+            self.line(f"prefetch_write(p{stmt.buffer}, {self.dim(stmt.address + ahead)})")
 
     def store_pair(self, first: Store, second: Store, live: str | None) -> None:
         values = self.value(first.value), self.value(second.value)
@@ -380,35 +393,44 @@ class Emitter:
 
     def reduce_lanes(self, e: Reduce) -> str:
         """Over the 16 canonical lanes: element i of the last variable goes to lane i % 16, then one fixed tree."""
-        *outer, (name, extent) = e.variables
+        accumulators = self.lanes_over(e, e.variables)
+        result = self.fresh("s")
+        self.line(f"{result} = reduce_{e.op}_{e.dtype.value}({', '.join(accumulators)})")
+        return result
+
+    def lanes_over(self, e: Reduce, variables: tuple[tuple[str, Dim], ...]) -> list[str]:
+        """The canonical lanes of a reduction over these variables; as in `reduce_serial`, a loop adds up the sums of the loops inside."""
+        (name, extent), *rest = variables
         groups = LANES // self.width
         accumulators = [self.fresh("s") for _ in range(groups)]
         for a in accumulators:
             self.line(f"{a} = {identity(e.op, e.dtype)}")
-        with self.nested(outer):
-            exact = dims.is_known_multiple(extent, LANES)
-            stop = self.dim(extent)
-            full = stop if exact else str(extent // LANES * LANES) if isinstance(extent, int) else f"{factor(stop)} // {LANES} * {LANES}"
-            if not (isinstance(extent, int) and extent < LANES):
-                with self.loop(f"for {name} in range(0, {full}, {LANES}):", name, Vector(name)):
-                    for group, a in enumerate(accumulators):
-                        self.vector = Vector(name, None, group * self.width)
-                        self.scopes[-1].names.clear()
-                        self.line(f"{a} = {self.combine(e.op, a, self.value(e.body))}")
-            if not exact:
-                begin = str(extent // LANES * LANES) if isinstance(extent, int) else f"{factor(stop)} // {LANES} * {LANES}"
-                with self.loop(f"for {name} in range({begin}, {stop}, {LANES}):", name, Vector(name)):
-                    for group, a in enumerate(accumulators):
-                        live = self.live_lanes(extent, name, group * self.width)
-                        if live == "0":
-                            continue
-                        self.vector = Vector(name, live, group * self.width)
-                        self.scopes[-1].names.clear()
-                        value = self.value(e.body)
-                        self.line(f"{a} = where(iota_i64(0) < splat_i64({live}), {self.combine(e.op, a, value)}, {a})")
-        result = self.fresh("s")
-        self.line(f"{result} = reduce_{e.op}_{e.dtype.value}({', '.join(accumulators)})")
-        return result
+        if rest:
+            with self.loop(f"for {name} in range({self.dim(extent)}):", name):
+                for a, part in zip(accumulators, self.lanes_over(e, tuple(rest)), strict=True):
+                    self.line(f"{a} = {self.combine(e.op, a, part)}")
+            return accumulators
+        exact = dims.is_known_multiple(extent, LANES)
+        stop = self.dim(extent)
+        full = stop if exact else str(extent // LANES * LANES) if isinstance(extent, int) else f"{factor(stop)} // {LANES} * {LANES}"
+        if not (isinstance(extent, int) and extent < LANES):
+            with self.loop(f"for {name} in range(0, {full}, {LANES}):", name, Vector(name)):
+                for group, a in enumerate(accumulators):
+                    self.vector = Vector(name, None, group * self.width)
+                    self.scopes[-1].names.clear()
+                    self.line(f"{a} = {self.combine(e.op, a, self.value(e.body))}")
+        if not exact:
+            begin = str(extent // LANES * LANES) if isinstance(extent, int) else f"{factor(stop)} // {LANES} * {LANES}"
+            with self.loop(f"for {name} in range({begin}, {stop}, {LANES}):", name, Vector(name)):
+                for group, a in enumerate(accumulators):
+                    live = self.live_lanes(extent, name, group * self.width)
+                    if live == "0":
+                        continue
+                    self.vector = Vector(name, live, group * self.width)
+                    self.scopes[-1].names.clear()
+                    value = self.value(e.body)
+                    self.line(f"{a} = where(iota_i64(0) < splat_i64({live}), {self.combine(e.op, a, value)}, {a})")
+        return accumulators
 
     def live_lanes(self, extent: Dim, name: str, shift: int) -> str:
         """How many of the lanes `name + shift ...` of a tail lie inside the extent."""

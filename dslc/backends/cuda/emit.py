@@ -299,7 +299,10 @@ class LoopWriter(Writer):
         return total
 
     def reduce_lanes(self, e: Reduce) -> str:
-        """Element i of the last variable goes to lane i % 16, which is a thread; every thread then adds the lanes by the fixed tree."""
+        """Element i of the last variable goes to lane i % 16, which is a thread; every thread then adds the lanes by the fixed tree.
+
+        Lanes of several loops are added up as on the CPU: each loop adds up the sums of the loops inside.
+        """
         if not self.cooperative or any(isinstance(n, Reduce) and n.vector for n in walk(e.body)):
             raise NotCovered("a sum over lanes inside another loop of the threads")
         lanes = self.shared.setdefault(e.dtype, f"lanes_{e.dtype.value}")
@@ -325,7 +328,13 @@ class LoopWriter(Writer):
             return
         header, variable = loops[0]
         with self.block(header, variable):
-            self._inside(loops[1:], e, total)
+            if len(loops) == 1:
+                self._inside([], e, total)
+                return
+            part = self.fresh("s")
+            self.line(f"{part} = {identity(e.op, e.dtype)}")
+            self._inside(loops[1:], e, part)
+            self.line(f"{total} = {combined(e.op, total, part, e.dtype, self.functions)}")
 
     def reduce_argument(self, e: Reduce) -> str:
         """The first index of the extreme; a NaN is more extreme than any number."""
