@@ -38,7 +38,7 @@ from dslc.verify import check_kernels, check_pass
 Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[tuple[str, Pass], ...] = (
-    ("upsampling", fold_upsampling),  # before autodiff, so that gradients are folded too, and before expansion, which cuts resize up
+    ("upsampling", fold_upsampling),  # before autodiff, which leaves no trace of who asks, and before expansion, which cuts resize up
     ("autodiff", differentiate),  # before expansion: a composite with a gradient of its own (softmax) has a better one
     ("expand", expand_composites),
     ("simplify", simplify),  # after autodiff: it drops stop_gradient

@@ -24,7 +24,8 @@ from dslc.runtime.executable import Program as RuntimeProgram
 
 _MULTIPLY_ADDS = 16  # independent chains: latency 4, two units, and some to spare
 _TURNS = 20_000
-_STREAM_BYTES = 64 << 20  # past every cache
+_READ_BYTES = 256 << 20  # as the weights of a large network: no cache keeps all of it from call to call
+_COPY_BYTES = 64 << 20  # as images of a batch: read, and as much written
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class Machine:
                     if store is not None:
                         store.put("object", key, built.code)
         kernels = tuple(KernelPlan(name, keys[name], sources[name].symbol) for name in sources)
-        sizes = {"multiply": 1 << 20, "fill": 2 * _STREAM_BYTES, "stream": _STREAM_BYTES, "copy": 2 * _STREAM_BYTES}
+        sizes = {"multiply": 1 << 20, "fill": _READ_BYTES, "stream": _READ_BYTES, "copy": 2 * _COPY_BYTES}
         programs = tuple(_program(name, size) for name, size in sizes.items())
         self._executable = Executable(ExecutablePlan(programs, kernels=kernels, features=target.features), objects, threads=options.threads)
         self._executable.program("fill")({})  # pages that nobody wrote are all the same page of zeros, which a cache holds
@@ -171,8 +172,8 @@ class Machine:
         """The limits, in about so long."""
         operations = 2 * _MULTIPLY_ADDS * self._width * _TURNS * self._executable.threads
         gflops = operations / self._best("multiply", 0.3 * seconds) / 1e9
-        read = _STREAM_BYTES / self._best("stream", 0.4 * seconds) / 1e9
-        return Limits(gflops, read, 2 * _STREAM_BYTES / self._best("copy", 0.3 * seconds) / 1e9)
+        read = _READ_BYTES / self._best("stream", 0.4 * seconds) / 1e9
+        return Limits(gflops, read, 2 * _COPY_BYTES / self._best("copy", 0.3 * seconds) / 1e9)
 
     def _best(self, name: str, seconds: float) -> float:
         program = self._executable.program(name)
@@ -194,7 +195,7 @@ def _multiply_source(width: int) -> KernelSource:
 
 
 def _fill_source(width: int) -> KernelSource:
-    count = 2 * _STREAM_BYTES // 4
+    count = _READ_BYTES // 4
     lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))"]
     lines += [
         f"    for i in range({count // width} * thread // threads * {width}, {count // width} * (thread + 1) // threads * {width}, {width}):"
@@ -204,7 +205,7 @@ def _fill_source(width: int) -> KernelSource:
 
 
 def _stream_source(width: int) -> KernelSource:
-    count, step = _STREAM_BYTES // 4, 8 * width
+    count, step = _READ_BYTES // 4, 8 * width
     lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))"]
     lines += [f"    begin = {count // step} * thread // threads * {step}", f"    end = {count // step} * (thread + 1) // threads * {step}"]
     lines += [f"    c{i} = splat_f32(0.0)" for i in range(8)]
@@ -215,7 +216,7 @@ def _stream_source(width: int) -> KernelSource:
 
 def _copy_source(width: int) -> KernelSource:
     """The first half of the buffer to the second."""
-    count, step = _STREAM_BYTES // 4, 8 * width
+    count, step = _COPY_BYTES // 4, 8 * width
     lines = ["def kernel(row, thread, threads, batch):", "    p = ptr_f32(arg(row, 0))"]
     lines += [f"    begin = {count // step} * thread // threads * {step}", f"    end = {count // step} * (thread + 1) // threads * {step}"]
     lines += [f"    for i in range(begin, end, {step}):"]

@@ -19,7 +19,7 @@ from dslc.ir.loops import Acc, Expr, Load
 from dslc.ir.types import DType
 from dslc.lowering.indices import map_indices
 
-CHUNK = 400
+CHUNK = 392
 """The longest run of fma into one accumulator. Chunk sums are added in order: the rounding error grows with this length, not with
 that of the whole reduction. Runs of 576 left errors up to four times those of other libraries behind layers whose inputs have one
 sign. Runs of 3 x 3 taps of 32 channels, two whole lines, cost a convolution least."""

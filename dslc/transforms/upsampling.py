@@ -33,12 +33,17 @@ Makers = Mapping[Value, Op]
 
 
 def fold_upsampling(graph: Graph) -> Graph:
-    """`graph` with convolutions of doubled images folded. Before autodiff, so that gradients are those of what is computed."""
+    """`graph` with convolutions of doubled images folded, unless it asks for gradients.
+
+    The rounding of a sum of weights is the same for all pixels. In a result that is one error among many; in the gradient of the next
+    layer's weights, a sum over all pixels, it alone would not average out.
+    """
+    if any(op.kind == "grad" for op in graph.ops):
+        return graph
     builder = Builder(graph.inputs, graph.ops)
     builder.ops = []
     same: dict[Value, Value] = {}
     makers: dict[Value, Op] = {}
-    asked = {v for op in graph.ops if op.kind == "grad" for v in op.inputs}  # a loss has to go on depending on these
     for old in graph.ops:
         op = in_regions(old.with_inputs(tuple(same.get(v, v) for v in old.inputs)), fold_upsampling)
         if _foldable(op) and any(_times(image, makers) is not None for image in _joined(op.inputs[0], makers)):
@@ -46,7 +51,7 @@ def fold_upsampling(graph: Graph) -> Graph:
             same[op.output] = _folded(builder, op, makers)
         else:
             builder.ops.append(op)
-            makers |= {v: op for v in op.outputs if v not in asked}
+            makers |= dict.fromkeys(op.outputs, op)
     made = Graph(graph.inputs, tuple(builder.ops), tuple(same.get(v, v) for v in graph.outputs))
     return dead_code(made) if same else made
 
