@@ -12,6 +12,7 @@ AHEAD_BYTES = 256 << 10  # an operand of this size is not expected in the second
 L1_BYTES = 32 << 10
 FAR_BYTES = 1024  # from which hardware takes the next line of a row for none that it should fetch
 TILES_AHEAD, STEPS_AHEAD = 4, 16
+WRITES_AHEAD_BYTES = 3 << 10
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
 FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
@@ -167,6 +168,22 @@ def steps_ahead_of(s: Schedule) -> int:
     if s.chunks_outside or s.columns or s.lanes is None or s.stride(s.lanes.axis, s.vector) != 1 or not _steps_far(s, s.vector):
         return 0
     return STEPS_AHEAD
+
+
+def writes_ahead_of(s: Schedule) -> int:
+    """How far in front of its own results a tile of a paired contraction prefetches lines of the output, in elements; 0 for not.
+
+    It has little to do for what it writes, and the lines of a tile lie apart: stores of a large output would wait for their lines.
+    Whole runs of tiles along the rows, so that each line is asked for once. Measured.
+    """
+    c = s.contraction
+    if not s.paired or s.lanes is None or s.lanes.axis.c != 1 or not s.rows:
+        return 0
+    size = c.dtype.size
+    if prod(a.size(BATCH_HINT) for a in c.outputs) * size < 2 * RESIDENT_BYTES:
+        return 0
+    step = s.rows[0].size * abs(s.rows[0].axis.c or 0)
+    return step * -(-WRITES_AHEAD_BYTES // (step * size)) if step else 0
 
 
 def _steps_far(s: Schedule, operand: str) -> bool:

@@ -74,6 +74,16 @@ def test_two_halves_of_a_row_become_one_store_where_nothing_depends_on_their_ord
     assert "vstore_pair" not in emit(LoopProgram((F32, F32), (For("i", 32, "vector", (first, dependent)),), False), 16)
 
 
+def test_rows_that_are_written_side_by_side_are_asked_for_ahead() -> None:
+    """Lines of both; not behind the one row that hardware follows, nor where a tail ends the row."""
+    i = name("i")
+    first, second = Store(1, i, Load(0, i, F32)), Store(1, i + 4096, Load(0, i, F32))
+    both = emit(LoopProgram((F32, F32), (For("i", 64, "vector", (first, second)),), False), 16)
+    assert both.count("prefetch_write(p1") == 2 and f"i + {512 + 4096})" in both
+    for extent, stores in ((64, (first,)), (9, (first, second))):
+        assert "prefetch" not in emit(LoopProgram((F32, F32), (For("i", extent, "vector", stores),), False), 16)
+
+
 def test_a_clamp_that_lanes_share_is_computed_where_its_load_is() -> None:
     """A row index that leaves its axis, read once outside of the lanes and once in them."""
     i, j = name("i"), name("j")

@@ -8,6 +8,7 @@ import pytest
 
 from dslc.lowering.contraction import Axis, Contraction
 from dslc.lowering.schedules import BATCH_HINT
+from dslc.lowering.tile_grid import WRITES_AHEAD_BYTES, writes_ahead_of
 from dslc.lowering.tiling import plan
 
 PRODUCT = Contraction((Axis("n", None, 256, 0, 512), Axis("o", 8, 0, 256 * 64, 64), Axis("i", 64, 0, 1, 1), Axis("k", 256, 1, 64, None)))
@@ -54,3 +55,23 @@ def test_two_examples_read_large_weights_once(inputs: int, sizes: tuple[int, ...
     product = Contraction((Axis("n", None, inputs, 0, 1024), Axis("o", 1024, 0, 1, 1), Axis("k", inputs, 1, 1024, None)))
     (rows,) = plan(product, 16).rows
     assert rows.size == 8 and rows.remainders == sizes
+
+
+@pytest.mark.parametrize(("examples", "size", "fetched"), [(None, 56, True), (1, 56, False), (None, 7, False)])
+def test_lines_of_large_results_are_asked_for_before_they_are_written(examples: int | None, size: int, fetched: bool) -> None:
+    """Of a depthwise convolution: whole tiles ahead, so that no line is asked for twice."""
+    c, pitch = 144, size + 2
+    axes = (
+        Axis("n", examples, pitch * pitch * c, 0, size * size * c),
+        Axis("h", size, pitch * c, 0, size * c),
+        Axis("w", size, c, 0, c),
+        Axis("c", c, 1, 1, 1),
+        Axis("kh", 3, pitch * c, 3 * c, None),
+        Axis("kw", 3, c, c, None),
+    )
+    made = plan(Contraction(axes), 16)
+    ahead = writes_ahead_of(made)
+    assert made.paired and (ahead > 0) == fetched
+    if fetched:
+        assert ahead % (made.rows[0].size * (made.rows[0].axis.c or 0)) == 0 and 4 * ahead >= WRITES_AHEAD_BYTES
+        assert writes_ahead_of(plan(PRODUCT, 16)) == 0, "that has more to do than to write"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -43,17 +44,28 @@ def offset(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
     return p(p, types.intp), codegen
 
 
-@intrinsic
-def prefetch(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
-    """Ask for the cache line of element i of p in the second-level cache; any address is harmless."""
-    if not isinstance(p, ElementPointer):
-        return None
+def _prefetching(write: int) -> Callable[..., Typing]:
+    """A hint about a cache line that will be read (0) or written (1)."""
 
-    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> Any:
-        address = builder.gep(args[0], [args[1]], source_etype=sig.args[0].element.memory)
-        function = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
-        address.type = POINTER
-        builder.call(function, [address, ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)])  # a read, level 2, data
-        return context.get_dummy_value()
+    def typing(typingctx: Any, p: types.Type, i: types.Type) -> Typing:
+        if not isinstance(p, ElementPointer):
+            return None
 
-    return types.void(p, types.intp), codegen
+        def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> Any:
+            address = builder.gep(args[0], [args[1]], source_etype=sig.args[0].element.memory)
+            function = declare(builder.module, "llvm.prefetch.p0", ir.VoidType(), [POINTER, I32, I32, I32])
+            address.type = POINTER
+            builder.call(function, [address, ir.Constant(I32, write), ir.Constant(I32, 2), ir.Constant(I32, 1)])  # level 2, data
+            return context.get_dummy_value()
+
+        return types.void(p, types.intp), codegen
+
+    return typing
+
+
+prefetch = define_intrinsic(
+    "prefetch", 2, _prefetching(0), "Ask for the cache line of element i of p in the second-level cache; any address is harmless."
+)
+prefetch_write = define_intrinsic(
+    "prefetch_write", 2, _prefetching(1), "The same for a line that will be written: no other core keeps it, and stores need not wait."
+)

@@ -9,7 +9,8 @@ only; p is a pointer, i a position in elements, n a number of lanes from 0 to W,
 
     W, ACCUMULATORS                                     lanes of a vector; vectors that make 16 canonical lanes
     arg(row, i)  ptr_T(address)  offset(p, i)           argument words and pointers
-    prefetch(p, i)  load_T(p, i)  store_T(p, i, x)      a cache line; one element as a plain number
+    prefetch(p, i)  prefetch_write(p, i)                a cache line that will be read, or written
+    load_T(p, i)  store_T(p, i, x)                      one element as a plain number
     vload_T(p, i)  vload_part_T(p, i, n)                contiguous; vbroadcast_T(p, i) fills all lanes
     vload_stride_T(p, i, s)  vload_stride_part_T(p, i, s, n)
     vload_between_T(p, i, n, n)  vload_stride_between_T(p, i, s, n, n)    lanes of which some lie outside; vstore_pair_T(p, i, v, v)
@@ -40,7 +41,7 @@ from numba import njit, types
 from numba.extending import intrinsic, lower_builtin, type_callable
 
 from dslc.backends.cpu import halves, integers, mathlib, random
-from dslc.backends.cpu.addresses import arg, offset, pointer_to, prefetch
+from dslc.backends.cpu.addresses import arg, offset, pointer_to, prefetch, prefetch_write
 from dslc.backends.cpu.blocks import block_functions
 from dslc.backends.cpu.lanes import (
     CANONICAL_LANES,
@@ -336,6 +337,7 @@ _FUNCTIONS: tuple[Any, ...] = (
     arg,
     offset,
     prefetch,
+    prefetch_write,
     ifloordiv,
     imod,
     ushr,

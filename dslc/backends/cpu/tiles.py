@@ -16,8 +16,10 @@ from dslc.ir.loops import Acc, Const, Expr, Load
 from dslc.lowering.contraction import Axis, coefficient, walk
 from dslc.lowering.indices import children
 from dslc.lowering.schedules import LANES, Schedule, Tiled
+from dslc.lowering.tile_grid import writes_ahead_of
 
 UNROLLED_STEPS = 16  # shorter loops vanish
+LINE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class TilePrinter:
         inline = "" if self._inlined() else ", inline=False"
         self.lines = [f'@tile("void({", ".join(t for _, t in self.parameters)})"{inline})', f"def {self.variant.name}({names}):"]
         self._start()
+        self._ask_for_lines()
         self._reduce()
         self._finish()
         return "\n".join(self.lines) + "\n"
@@ -128,6 +131,16 @@ class TilePrinter:
             names = [n for r, j in self.accumulators if r == i for n in self._names(r, j)]
             names += [f"{n}_{more}" for n in names for more in range(1, self.s.sums)]
             self._say(" = ".join(names) + f" = splat_{self.type}(0.0)")
+
+    def _ask_for_lines(self) -> None:
+        """The lines of the output that a later tile will write."""
+        ahead = writes_ahead_of(self.s)
+        if not ahead:
+            return
+        for row in self.rows:
+            at = ahead + sum(n * (t.axis.c or 0) for n, t in zip(row, self.s.rows, strict=True))
+            for start in range(0, self.variant.lanes, LINE_BYTES // self.c.dtype.size):
+                self._say(f"prefetch_write(C, {at + start})")
 
     def _reduce(self) -> None:
         s = self.s
