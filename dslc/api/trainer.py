@@ -83,6 +83,10 @@ class Trainer:
         progress: Progress | None = None,
         tuned: Callable[[Tuned], None] | None = None,
     ):
+        if folder is not None and not Path(folder).is_dir():  # not only after compiling
+            raise DiagnosticError(
+                Diagnostic("DL0725", f"there is no folder {folder} to write to", hint="give a folder that exists and may be written")
+            )
         options = replace(options_of(None, precision, threads, width, cache), verify=verify, tune=tune)
         hooks = python_metrics(metrics or {})
         collect = tuple(sorted({name for hook in hooks for name in hook.arguments}))
