@@ -246,13 +246,15 @@ class Emitter:
         raise AssertionError(f"not computed yet: {e}")
 
     def scope_for(self, e: Expr) -> Scope:
-        """The outermost scope where every variable of `e` is known."""
+        """The outermost scope where every variable of `e` is known, and every reduction in it."""
         needed = variables_of(e)
         if isinstance(e, Reduce):
             return self.scopes[-1]
         if self.vector is not None and (self.vector.variable in needed or self.vector.live):
             return self.scopes[-1]
-        for scope in self.scopes:
+        parts = {self.key(c) for c in children(e)}
+        least = max((n for n, scope in enumerate(self.scopes) if not parts.isdisjoint(scope.names)), default=0)
+        for scope in self.scopes[least:]:
             if needed <= scope.variables:
                 return scope
         raise AssertionError(f"unknown variables {needed - self.scopes[-1].variables}")

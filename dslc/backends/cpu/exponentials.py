@@ -239,4 +239,4 @@ def sigmoid(x: Lanes) -> Lanes:
     scale = power_of_two(normal, form)
     y = reciprocal_above_one(p.fma(scale, scale))
     beyond = power_of_two(n - normal, form)  # 1 unless the result is subnormal
-    return negative.where(p.fma(y, y) * scale * beyond, y)
+    return negative.where(p.fma(y, y) * scale * beyond, y.abs())  # abs gives every width's NaN the same sign
