@@ -83,7 +83,7 @@ class Trainer:
         progress: Progress | None = None,
         tuned: Callable[[Tuned], None] | None = None,
     ):
-        if folder is not None and not Path(folder).is_dir():  # not only after compiling
+        if save and folder is not None and not Path(folder).is_dir():  # not only after compiling
             raise DiagnosticError(
                 Diagnostic("DL0725", f"there is no folder {folder} to write to", hint="give a folder that exists and may be written")
             )
