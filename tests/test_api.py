@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -154,9 +156,9 @@ def test_weights_are_copies_and_set_as_a_whole(net: dslc.Program) -> None:
     before, changed = net.weights, np.ones((8, 3), np.float32)
     for copies in (net.weights, net.parameters, dslc.Trainer(TEXT, data=data(), save=False).weights):
         with pytest.raises(dslc.DiagnosticError, match="DL0822"):
-            copies["Net.dense[1].w"] = changed  # type: ignore[index]
+            operator.setitem(cast(Any, copies), "Net.dense[1].w", changed)
         with pytest.raises(dslc.DiagnosticError, match="DL0822"):
-            del copies["Net.dense[1].w"]  # type: ignore[attr-defined]
+            operator.delitem(cast(Any, copies), "Net.dense[1].w")
     net.load_weights(net.weights | {"Net.dense[1].w": changed})
     assert (net.weights["Net.dense[1].w"] == changed).all() and (net.weights["Net.dense.w"] == before["Net.dense.w"]).all()
     net.load_weights(before)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 
-from dslc.ir.graph import Graph, Value
+from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.module import Program
 from dslc.ir.scan import parts
 from dslc.lowering.batch import check_batch
@@ -81,10 +81,11 @@ def _arrange(state: Lowering, targets: Sequence[Target], excluded: frozenset[Val
         state.places[value], state.over[value] = place, over
     nests, outputs = bind_outputs(state, list(fuse(graph)), targets)
     nests = ordered(state, nests, targets)
+    uses = graph.uses()
     for nest in nests:
         for value in nest.values:
             if value not in state.places:
-                state.places[value] = Place("arena", "", _layout(graph, nest, value))
+                state.places[value] = Place("arena", "", _layout(graph, uses, nest, value))
         if nest.loop is not None:
             share_stacks(state, nest)
     nests = prepare(state, nests)
@@ -190,13 +191,13 @@ def _flat(items: Sequence[Step | LoopSteps]) -> tuple[tuple[Step, ...], tuple[Lo
     return tuple(steps), tuple(loops)
 
 
-def _layout(graph: Graph, nest: Nest, value: Value) -> Layout:
+def _layout(graph: Graph, uses: Mapping[Value, Sequence[Op]], nest: Nest, value: Value) -> Layout:
     """The layout of what a nest makes. The gradient of a convolution's weights [O, I, k, k] is made in vectors over O, so O stands
     innermost."""
     t = value.type
     if nest.loop is not None:
         stacked = value in parts(nest.loop.op).stacked
-        return (padded_rows(graph, value) if stacked else None) or row_major(t.shape)
+        return (padded_rows(graph, uses, value) if stacked else None) or row_major(t.shape)
     if value != nest.value:
         return row_major(t.shape)
     if nest.routine is not None:
@@ -205,4 +206,4 @@ def _layout(graph: Graph, nest: Nest, value: Value) -> Layout:
     if wide and nest.contraction is not None and nest.contraction.kind.endswith("_weight_grad"):
         return replace(row_major(t.shape), order=(*range(1, t.rank), 0))
     plain = nest.recurrence is None and t.rank < 4
-    return (padded_rows(graph, value) if plain else None) or default_layout(t)
+    return (padded_rows(graph, uses, value) if plain else None) or default_layout(t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dslc.ir.graph import Graph, Op, Value
@@ -13,8 +14,9 @@ CROWDED = 2048  # bytes: rows at multiples of this distance share few sets of a 
 LINE = 64  # bytes
 
 
-def padded_rows(graph: Graph, value: Value) -> Layout | None:
-    """Row-major with padded rows, where products sum over the rows of the value and nothing else needs them dense; else None.
+def padded_rows(graph: Graph, uses: Mapping[Value, Sequence[Op]], value: Value) -> Layout | None:
+    """Row-major with padded rows, where products sum over the rows of the value and nothing else needs them dense; else None. `uses` are the
+    graph's.
 
     What walks padded rows: products, sums, loops and what goes element by element, with all that reads it.
     """
@@ -22,15 +24,14 @@ def padded_rows(graph: Graph, value: Value) -> Layout | None:
     row = t.shape[-1] if t.rank > 1 else 0
     if not isinstance(row, int) or row == 0 or row * t.dtype.size % CROWDED:
         return None
-    users = graph.uses()
-    if not any(user.kind == "dot_general" and _sums_rows(user, value) for user in users.get(value, ())):
+    if not any(user.kind == "dot_general" and _sums_rows(user, value) for user in uses.get(value, ())):
         return None
     seen, waiting = {value}, [value]
     while waiting:
         read = waiting.pop()
         if read in graph.outputs:
             return None
-        for user in users.get(read, ()):
+        for user in uses.get(read, ()):
             if user.kind in ("dot_general", "sum") or is_scan(user):
                 continue
             if not OPERATORS[user.kind].elementwise:

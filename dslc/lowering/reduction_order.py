@@ -59,10 +59,12 @@ def _split(e: Reduce, ranges: Ranges) -> Reduce:
             variables += [(outer, dims.floor_divide(extent, factor)), (inner, factor)] if v == name else [(v, extent)]
         ranges = {**ranges, outer: (0, ranges[name][1] // factor), inner: (0, factor - 1)}
         body = substitute(e.body, {name: dims.name(outer) * factor + dims.name(inner)})
-        known = ranges
-        body = decided(map_indices(body, lambda d, known=known: simplify(d, known)), known)  # type: ignore[misc]
-        e = replace(e, variables=tuple(variables), body=body)
+        e = replace(e, variables=tuple(variables), body=_simplified(body, ranges))
     return e
+
+
+def _simplified(e: Expr, ranges: Ranges) -> Expr:
+    return decided(map_indices(e, lambda d: simplify(d, ranges)), ranges)
 
 
 def _ordered(e: Reduce) -> Reduce:
@@ -93,7 +95,7 @@ def _deciding_steps(e: Reduce) -> dict[str, dict[int, int]]:
             if not isinstance(step, int):
                 return {name: {} for name, _ in e.variables}
             own[name] = step
-        reads.append((prod(_size(extent) for name, extent in e.variables if own[name]), own))
+        reads.append((prod(size_of(extent) for name, extent in e.variables if own[name]), own))
     most = max((size for size, _ in reads), default=0)
     largest = [own for size, own in reads if size == most]
     return {name: {n: own[name] for n, own in enumerate(largest)} for name, _ in e.variables}
@@ -117,5 +119,6 @@ def _merged(e: Reduce) -> Reduce:
     return e
 
 
-def _size(extent: Dim) -> int:
+def size_of(extent: Dim) -> int:
+    """How many iterations to weigh a loop with."""
     return extent if isinstance(extent, int) else UNKNOWN

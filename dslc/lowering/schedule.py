@@ -14,7 +14,7 @@ from dslc.ir.loops import Carried, ClampedLoad, Expr, For, IndexValue, Load, Loa
 from dslc.lowering.blocks import blocked
 from dslc.lowering.borders import ranges_of, segments, settled
 from dslc.lowering.indices import coefficient, decided, indices, map_indices, quotients, rewrite, simplify, substitute, walk
-from dslc.lowering.reduction_order import in_memory_order, merged
+from dslc.lowering.reduction_order import in_memory_order, merged, size_of
 
 BATCH = "batch"
 UNROLLED_STORES = 4
@@ -250,7 +250,7 @@ def _elements(stores: tuple[Store, ...], last: str) -> float:
     for s in stores:
         for node in walk(s.value):
             if isinstance(node, Reduce) and node.variables[-1][0] == last:
-                sizes.append(prod(max(x, 1) if isinstance(x, int) else 32 for _, x in node.variables))
+                sizes.append(prod(max(size_of(x), 1) for _, x in node.variables))
     return min(sizes)
 
 

@@ -14,8 +14,8 @@ FAR_BYTES = 1024  # from which hardware takes the next line of a row for none th
 TILES_AHEAD, STEPS_AHEAD = 4, 16
 WRITES_AHEAD_BYTES = 3 << 10
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
-FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
+FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
 
 
 def _span(axes: list[tuple[int, int]]) -> int:
@@ -141,9 +141,8 @@ def finer_rows(s: Schedule) -> tuple[Tiled, ...]:
 
 def _writes_most(s: Schedule) -> bool:
     """Whether a sum over few examples makes a result that no cache holds: the gradient of the weights of a large dense layer."""
-    c = s.contraction
-    result = prod(a.size(BATCH_HINT) for a in c.outputs) * c.dtype.size
-    return any(a.extent is None for a in c.reductions) and result >= FAR_LARGER_BYTES and _bytes(s, s.vector) <= L2_BYTES
+    over_batch = any(a.extent is None for a in s.contraction.reductions)
+    return over_batch and _result_bytes(s) >= FAR_LARGER_BYTES and _bytes(s, s.vector) <= L2_BYTES
 
 
 def _block(tiles: int, most: int) -> int:
@@ -180,7 +179,7 @@ def writes_ahead_of(s: Schedule) -> int:
     if not s.paired or s.lanes is None or s.lanes.axis.c != 1 or not s.rows:
         return 0
     size = c.dtype.size
-    if prod(a.size(BATCH_HINT) for a in c.outputs) * size < 2 * RESIDENT_BYTES:
+    if _result_bytes(s) < 2 * RESIDENT_BYTES:
         return 0
     step = s.rows[0].size * abs(s.rows[0].axis.c or 0)
     return step * -(-WRITES_AHEAD_BYTES // (step * size)) if step else 0
@@ -192,6 +191,11 @@ def _steps_far(s: Schedule, operand: str) -> bool:
     if inner is None or s.dot is not None or s.paired:
         return False
     return abs(s.stride(inner, operand)) * s.contraction.dtype.size >= FAR_BYTES and _bytes(s, operand) >= AHEAD_BYTES
+
+
+def _result_bytes(s: Schedule) -> int:
+    c = s.contraction
+    return prod(a.size(BATCH_HINT) for a in c.outputs) * c.dtype.size
 
 
 def _bytes(s: Schedule, operand: str) -> int:

@@ -37,14 +37,14 @@ def layers(b: Builder, x: Value, first: Value, second: Value) -> tuple[Value, ..
 def test_what_gradients_of_weights_sum_over_is_padded(width: int, padded: bool) -> None:
     made = small([(DType.F32, (N, 24)), (DType.F32, (24, width)), (DType.F32, (width, 8))], layers, batch=True)
     graph = transform(made.program, {})[0].graph
-    pitches = {layout.pitch for op in graph.ops for v in op.outputs if (layout := padded_rows(graph, v)) is not None}
+    pitches = {layout.pitch for op in graph.ops for v in op.outputs if (layout := padded_rows(graph, graph.uses(), v)) is not None}
     assert pitches == ({width + 16} if padded else set())
 
 
 def test_what_leaves_the_program_is_dense() -> None:
     made = small([(DType.F32, (N, 24)), (DType.F32, (24, CROWDED))], lambda b, x, w: (b.tanh(b.matmul(x, w)),), batch=True)
     graph = transform(made.program, {})[0].graph
-    assert all(padded_rows(graph, v) is None for op in graph.ops for v in op.outputs)
+    assert all(padded_rows(graph, graph.uses(), v) is None for op in graph.ops for v in op.outputs)
 
 
 def test_gradients_through_padded_rows(workers: Workers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ train t {
 DATA = {"train": np.ones((12, 2), np.float32), "test": np.ones((10, 2), np.float32)}
 
 
-def trained(folder: Path, **options: object) -> tuple[dslc.Trainer, list[Array]]:
+def trained(folder: Path, **options: Any) -> tuple[dslc.Trainer, list[Array]]:
     """A trainer at its end, and for each evaluation what it drew for each example."""
     seen: list[Array] = []
 
@@ -37,7 +38,7 @@ def trained(folder: Path, **options: object) -> tuple[dslc.Trainer, list[Array]]
         seen.append(np.column_stack([u, looped]))
         return 0.0
 
-    trainer = dslc.Trainer(NOISY, data=DATA, folder=folder, threads=1, metrics={"kept": keep}, **options)  # type: ignore[arg-type]
+    trainer = dslc.Trainer(NOISY, data=DATA, folder=folder, threads=1, metrics={"kept": keep}, **options)
     trainer.fit()
     return trainer, seen
 
