@@ -73,10 +73,14 @@ class FiniteWatch:
         self._next_look = now + _SHARE * (now - start)
         return found
 
-    def keep(self, position: Position, force: bool = False) -> None:
-        """Copies the state, which is whole, if that is due."""
+    def copy_due(self, now: float) -> bool:
+        """Whether it is time to copy what a look found whole."""
+        return self.enabled and now >= self._next_copy
+
+    def keep(self, position: Position) -> None:
+        """Copies the state, which was just found whole, if that is due."""
         start = perf_counter()
-        if not self.enabled or (start < self._next_copy and not force):
+        if not self.copy_due(start):
             return
         state = self._state()
         if sum(array.nbytes for array in state.values()) > self._room:

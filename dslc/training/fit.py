@@ -239,7 +239,10 @@ class Fit:
         if self._step >= self._last_step:
             return
         program, settings, guard = self.program, self._settings, self._guard
-        self.finite.keep(self.position)
+        if self.finite.kept() is None:
+            self.finite.keep(self.position)  # what a run begins with; if that is not finite, its first step shows it
+        elif self.finite.copy_due(perf_counter()):
+            self._look()  # a copy of what is already spoiled would hide the step that spoiled it
         pending: list[_Result] = []
         steps = [self.kinds[phase.name] for phase in self.cycle.order]
         examples, done, parts = self.batches.count, self._example, 0

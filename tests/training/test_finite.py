@@ -237,3 +237,11 @@ def test_the_step_is_found_again_without_the_loss() -> None:
     text = reported(fit.run)
     assert "at step 41 (epoch 2)" in text and fit.step == 40
     assert first_not_finite(fit.program.state()) is None
+
+
+def test_what_is_spoiled_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies are due at every epoch, looks never: the third epoch begins with a weight that the second one spoiled."""
+    monkeypatch.setattr(watch, "_SHARE", 0)
+    monkeypatch.setattr(FiniteWatch, "due", lambda self, now: False)
+    fit = Fit(plain_recipe(save=None), Breaking(), open_data("digits", SoftmaxRegression().inputs))
+    assert "at step 41 (epoch 2)" in reported(fit.run) and fit.step == 40
