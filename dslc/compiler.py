@@ -16,9 +16,11 @@ from dslc.backends.cpu.tuning import Tiles, Tuned
 from dslc.backends.cuda.kernel import CudaProgram
 from dslc.backends.cuda.target import emit_program
 from dslc.ir.graph import Graph
-from dslc.ir.module import Buffer, Module, Program
+from dslc.ir.module import Buffer, Module, Program, Role
 from dslc.ir.plan import ConstantPlan, ExecutablePlan, KernelPlan, PersistentPlan, ProgramPlan
+from dslc.lowering.layout import Layout
 from dslc.lowering.lower import lower
+from dslc.lowering.pitch import padded_parameters
 from dslc.lowering.plan import plan_program
 from dslc.lowering.steps import Lowered
 from dslc.options import Options
@@ -117,7 +119,9 @@ def compile_module(
     programs: dict[str, CompiledProgram] = {}
     sources: dict[str, KernelSource] = {}
     packed: list[PersistentPlan] = []
-    every = {name: lower(program) for name, (program, _) in fronts.items()}
+    parameters = {b.path for b in module.buffers.values() if b.role == Role.PARAMETER}
+    layouts = padded_parameters([program for program, _ in fronts.values()], parameters)
+    every = {name: lower(program, layouts) for name, (program, _) in fronts.items()}
     tiles = Tiles(target, thread_count(options.threads), cache)
     measured = tiles.measure(every.values(), workers, tuned) if options.tune else ()
     for name, (program, stages) in fronts.items():
@@ -132,11 +136,7 @@ def compile_module(
     objects, built = build_objects(sources, target, cache, workers, done)
     plan = ExecutablePlan(
         programs=tuple(p.plan for p in programs.values()),
-        persistent=tuple(
-            PersistentPlan(b.path, b.type.dtype.value, tuple(_size(n) for n in b.type.shape), b.role.value, _initial(b.initial))
-            for b in module.buffers.values()
-        )
-        + tuple(packed),
+        persistent=(*(_persistent(b, layouts.get(b.path)) for b in module.buffers.values()), *packed),
         constants=tuple(_constants(programs)),
         kernels=tuple(KernelPlan(key, key, sources[key].symbol) for key in sources),
         features=target.features,
@@ -194,6 +194,12 @@ def _constants(programs: Mapping[str, CompiledProgram]) -> list[ConstantPlan]:
             t = op.attr("data").type
             plans.append(ConstantPlan(name, t.dtype.value, tuple(_size(n) for n in t.shape)))
     return plans
+
+
+def _persistent(buffer: Buffer, layout: Layout | None) -> PersistentPlan:
+    shape = tuple(_size(n) for n in buffer.type.shape)
+    pitch = layout.pitch if layout is not None else 0
+    return PersistentPlan(buffer.path, buffer.type.dtype.value, shape, buffer.role.value, _initial(buffer.initial), pitch)
 
 
 def _size(extent: object) -> int:

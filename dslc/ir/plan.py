@@ -40,8 +40,8 @@ ROLES = ("parameter", "state", "optimizer", "counter", "ema", "gradient", "metri
 PASSING = ("gradient", "metric", "packed")
 """Roles of buffers that no checkpoint holds: they are empty between steps and evaluations, or derived."""
 ALIGNMENT = 64
-FORMAT_VERSION = 2
-READABLE = (1, 2)
+FORMAT_VERSION = 3
+READABLE = (1, 2, 3)
 """Formats that are read; the first has no loops."""
 IMMEDIATE = -1
 """A step argument `(IMMEDIATE, value)` is the 64-bit integer itself instead of an address."""
@@ -198,7 +198,8 @@ class ProgramPlan:
 class PersistentPlan:
     """A buffer that outlives calls. `role`: one of ROLES; those of PASSING are never saved.
 
-    `initial` says how it is first filled; the runtime passes it on without reading it (zeros where it is None).
+    `initial` says how it is first filled; the runtime passes it on without reading it (zeros where it is None). `pitch`: elements from the
+    start of a row, along the last axis, to that of the next; 0 where rows follow each other.
     """
 
     name: str
@@ -206,11 +207,17 @@ class PersistentPlan:
     shape: tuple[int, ...]
     role: str
     initial: Any = None
+    pitch: int = 0
+
+    @property
+    def allocated(self) -> tuple[int, ...]:
+        """The shape with its rows padded."""
+        return (*self.shape[:-1], self.pitch) if self.pitch else self.shape
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
-        return unit_bytes(self.dtype, self.shape)
+        """Size in bytes, with what rows are padded by."""
+        return unit_bytes(self.dtype, self.allocated)
 
 
 @dataclass(frozen=True, slots=True)

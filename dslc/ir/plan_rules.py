@@ -38,6 +38,8 @@ def validate(plan: ExecutablePlan) -> None:
             p.role in ROLES and p.dtype in ITEMSIZE and all(_size(e) for e in p.shape),
             f"persistent buffer {p.name!r}: role, dtype or shape",
         )
+        padded = len(p.shape) > 1 and _size(p.pitch) and p.pitch >= p.shape[-1]
+        _require(p.pitch == 0 or padded, f"persistent buffer {p.name!r}: rows {p.pitch} elements apart")
     for c in plan.constants:
         _require(c.dtype in ITEMSIZE and all(_size(e) for e in c.shape), f"constant {c.name!r}: dtype or shape")
     for program in plan.programs:

@@ -33,7 +33,7 @@ def to_json(plan: ExecutablePlan) -> dict[str, Any]:
         "features": list(plan.features),
         "notes": dict(plan.notes),
         "kernels": [[k.name, k.key, k.symbol, list(k.needs)] for k in plan.kernels],
-        "persistent": [[p.name, p.dtype, list(p.shape), p.role, p.initial] for p in plan.persistent],
+        "persistent": [[p.name, p.dtype, list(p.shape), p.role, p.initial, p.pitch] for p in plan.persistent],
         "constants": [[c.name, c.dtype, list(c.shape)] for c in plan.constants],
         "programs": [_program_json(p) for p in plan.programs],
     }
@@ -60,7 +60,7 @@ def from_json(data: Mapping[str, Any]) -> ExecutablePlan:
         raise PlanError(f"plan format {data['version']}, this version reads {READABLE[-1]}")
     return ExecutablePlan(
         programs=tuple(_program(p) for p in data["programs"]),
-        persistent=tuple(PersistentPlan(n, d, tuple(map(_integer, s)), r, i) for n, d, s, r, i in data["persistent"]),
+        persistent=tuple(map(_persistent, data["persistent"])),
         constants=tuple(ConstantPlan(n, d, tuple(map(_integer, s))) for n, d, s in data["constants"]),
         kernels=tuple(KernelPlan(n, k, s, tuple(needs)) for n, k, s, needs in data["kernels"]),
         features=tuple(data["features"]),
@@ -104,6 +104,11 @@ def _program_json(p: ProgramPlan) -> dict[str, Any]:
 def _step_json(s: StepPlan) -> list[Any]:
     moves = [[m.argument, m.loop, m.counts, m.fixed, m.scaled] for m in s.moves]
     return [s.kernel, [list(a) for a in s.args], s.serial, s.barrier, s.label, s.span, moves]
+
+
+def _persistent(data: Any) -> PersistentPlan:
+    name, dtype, shape, role, initial, *pitch = data
+    return PersistentPlan(name, dtype, tuple(map(_integer, shape)), role, initial, *map(_integer, pitch))
 
 
 def _step(data: Any) -> StepPlan:

@@ -4,8 +4,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
+from types import MappingProxyType
 
-from dslc.ir.graph import Graph, Op, Value
+from dslc.ir.graph import Value
 from dslc.ir.module import Program
 from dslc.ir.scan import parts
 from dslc.lowering.batch import check_batch
@@ -15,7 +16,7 @@ from dslc.lowering.kernels import join, kernels_of
 from dslc.lowering.layout import Layout, row_major
 from dslc.lowering.loops import Body, ends, enter, settled, share_starts, starts
 from dslc.lowering.operands import VECTOR_CHANNELS, border, default_layout
-from dslc.lowering.pitch import padded_rows
+from dslc.lowering.pitch import Uses, padded_rows
 from dslc.lowering.prepare import contraction_steps, prepare, without_epilogue
 from dslc.lowering.recurrences import recurrence_step
 from dslc.lowering.routines import result_layout, routine_steps
@@ -41,13 +42,14 @@ class LoopSteps:
     steps: tuple[Step | LoopSteps, ...]
 
 
-def lower(program: Program) -> Lowered:
-    """Steps of a bound program (every size an integer or a multiple of the batch)."""
+def lower(program: Program, layouts: Mapping[str, Layout] = MappingProxyType({})) -> Lowered:
+    """Steps of a bound program (every size an integer or a multiple of the batch). `layouts` are those of buffers, by path, that are not
+    row-major."""
     ids = count(program.graph.next_id())
     program = replace(program, graph=settled(program.graph, ids))
     state = Lowering(program, program.graph, program.bound or 1, ids=ids)
-    bind_inputs(state)
-    arranged = _arranged(state, lambda: (state, program_targets(state)))
+    bind_inputs(state, layouts)
+    arranged = _arranged(state, lambda: (state, program_targets(state, layouts)))
     steps, loops = _flat(_emit(arranged))
     lowered = Lowered(program, steps, state.places, state.constants, arranged.outputs, state.bound, loops)
     check_batch(lowered)
@@ -85,7 +87,7 @@ def _arrange(state: Lowering, targets: Sequence[Target], excluded: frozenset[Val
     for nest in nests:
         for value in nest.values:
             if value not in state.places:
-                state.places[value] = Place("arena", "", _layout(graph, uses, nest, value))
+                state.places[value] = Place("arena", "", _layout(uses, nest, value))
         if nest.loop is not None:
             share_stacks(state, nest)
     nests = prepare(state, nests)
@@ -191,13 +193,13 @@ def _flat(items: Sequence[Step | LoopSteps]) -> tuple[tuple[Step, ...], tuple[Lo
     return tuple(steps), tuple(loops)
 
 
-def _layout(graph: Graph, uses: Mapping[Value, Sequence[Op]], nest: Nest, value: Value) -> Layout:
+def _layout(uses: Uses, nest: Nest, value: Value) -> Layout:
     """The layout of what a nest makes. The gradient of a convolution's weights [O, I, k, k] is made in vectors over O, so O stands
     innermost."""
     t = value.type
     if nest.loop is not None:
         stacked = value in parts(nest.loop.op).stacked
-        return (padded_rows(graph, uses, value) if stacked else None) or row_major(t.shape)
+        return (padded_rows(uses, value) if stacked else None) or row_major(t.shape)
     if value != nest.value:
         return row_major(t.shape)
     if nest.routine is not None:
@@ -206,4 +208,4 @@ def _layout(graph: Graph, uses: Mapping[Value, Sequence[Op]], nest: Nest, value:
     if wide and nest.contraction is not None and nest.contraction.kind.endswith("_weight_grad"):
         return replace(row_major(t.shape), order=(*range(1, t.rank), 0))
     plain = nest.recurrence is None and t.rank < 4
-    return (padded_rows(graph, uses, value) if plain else None) or default_layout(t)
+    return (padded_rows(uses, value) if plain else None) or default_layout(t)

@@ -2,47 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from dslc.ir.graph import Graph, Op, Value
+from dslc.ir.graph import Op, Value
+from dslc.ir.module import PortKind, Program
 from dslc.ir.operator import OPERATORS
 from dslc.ir.scan import is_scan
+from dslc.ir.types import TensorType
 from dslc.lowering.layout import Layout, row_major
 
 CROWDED = 2048  # bytes: rows at multiples of this distance share few sets of a first-level cache
 LINE = 64  # bytes
 
+Uses = Mapping[Value, Sequence[Op]]
 
-def padded_rows(graph: Graph, uses: Mapping[Value, Sequence[Op]], value: Value) -> Layout | None:
+
+def padded_rows(uses: Uses, value: Value) -> Layout | None:
     """Row-major with padded rows, where products sum over the rows of the value and nothing else needs them dense; else None. `uses` are the
-    graph's.
+    graph's."""
+    if not _crowded(value.type) or not _summed(uses, value) or not _walked(uses, value):
+        return None
+    return _padded(value.type)
 
-    What walks padded rows: products, sums, loops and what goes element by element, with all that reads it.
-    """
-    t = value.type
-    row = t.shape[-1] if t.rank > 1 else 0
-    if not isinstance(row, int) or row == 0 or row * t.dtype.size % CROWDED:
-        return None
-    if not any(user.kind == "dot_general" and _sums_rows(user, value) for user in uses.get(value, ())):
-        return None
-    seen, waiting = {value}, [value]
-    while waiting:
-        read = waiting.pop()
-        if read in graph.outputs:
-            return None
-        for user in uses.get(read, ()):
-            if user.kind in ("dot_general", "sum") or is_scan(user):
+
+def padded_parameters(programs: Iterable[Program], parameters: Container[str]) -> dict[str, Layout]:
+    """The layouts of those parameters, by path, whose rows are padded for all programs: where a program that trains one sums over its rows,
+    and none needs them dense. What is only read is packed once instead."""
+    found: dict[str, Layout] = {}
+    refused: set[str] = set()
+    for program in programs:
+        graph, uses = program.graph, program.graph.uses()
+        producers = graph.producers()
+        new = {port.name: v for v, port in zip(graph.outputs, program.outputs, strict=True) if port.kind == PortKind.BUFFER}
+        for value, port in zip(graph.inputs, program.inputs, strict=True):
+            if port.kind != PortKind.BUFFER or port.name not in parameters or not _crowded(value.type):
                 continue
-            if not OPERATORS[user.kind].elementwise:
-                return None
-            more = [v for v in user.outputs if v not in seen]
-            seen.update(more)
-            waiting += more
+            after = new.get(port.name)
+            updated = after is None or (after in producers and OPERATORS[producers[after].kind].elementwise and _walked(uses, after))
+            if not updated or value in graph.outputs or not _walked(uses, value):
+                refused.add(port.name)
+            elif after is not None and _summed(uses, value):
+                found[port.name] = _padded(value.type)
+    return {name: layout for name, layout in found.items() if name not in refused}
+
+
+def _crowded(t: TensorType) -> bool:
+    row = t.shape[-1] if t.rank > 1 else 0
+    return isinstance(row, int) and row > 0 and row * t.dtype.size % CROWDED == 0
+
+
+def _padded(t: TensorType) -> Layout:
+    row = t.shape[-1]
+    assert isinstance(row, int)
     return replace(row_major(t.shape), pitch=row + LINE // t.dtype.size)
 
 
-def _sums_rows(product: Op, value: Value) -> bool:
-    """Whether the product sums over axes of the value other than its last: the gradient of weights."""
+def _summed(uses: Uses, value: Value) -> bool:
+    """Whether a product sums over axes of the value other than its last, as that with weights does, and the weights' gradient."""
     last = value.type.rank - 1
-    return any(v == value and axes and last not in axes for v, axes in zip(product.inputs, product.attr("contract"), strict=True))
+    products = [user for user in uses.get(value, ()) if user.kind == "dot_general"]
+    pairs = [pair for user in products for pair in zip(user.inputs, user.attr("contract"), strict=True)]
+    return any(v == value and axes and last not in axes for v, axes in pairs)
+
+
+def _walked(uses: Uses, value: Value) -> bool:
+    """Whether all that reads the value walks padded rows: products, sums, loops, and what goes element by element with all that reads it."""
+    seen, waiting = {value}, [value]
+    while waiting:
+        for user in uses.get(waiting.pop(), ()):
+            if user.kind in ("dot_general", "sum") or is_scan(user):
+                continue
+            if not OPERATORS[user.kind].elementwise:
+                return False
+            more = [v for v in user.outputs if v not in seen]
+            seen.update(more)
+            waiting += more
+    return True

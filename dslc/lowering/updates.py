@@ -4,16 +4,16 @@ A graph is a program, whose results are buffers and ports, or the body of a loop
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.loops import Expr, Gathered, Read, Reduce
-from dslc.ir.module import PortKind
+from dslc.ir.module import Port, PortKind
 from dslc.ir.scan import parts
 from dslc.lowering.fuse import IN_PLACE, Nest, axes_of, base_chain, index_of
 from dslc.lowering.indices import walk
-from dslc.lowering.layout import row_major
+from dslc.lowering.layout import Layout, row_major
 from dslc.lowering.steps import Lowering, Place
 
 UPDATE = "dynamic_update_slice"
@@ -38,11 +38,11 @@ class Stuck(Exception):
         self.value = value
 
 
-def bind_inputs(state: Lowering) -> None:
-    """Places of a program's inputs."""
+def bind_inputs(state: Lowering, layouts: Mapping[str, Layout]) -> None:
+    """Places of a program's inputs; `layouts` of the buffers that are not row-major."""
     for value, port in zip(state.graph.inputs, state.program.inputs, strict=True):
         region = {PortKind.INPUT: "input", PortKind.BUFFER: "persistent"}.get(port.kind, "setting")
-        state.places[value] = Place(region, port.name, row_major(value.type.shape))
+        state.places[value] = _place(region, port, value, layouts)
 
 
 def bind_constants(state: Lowering) -> None:
@@ -54,15 +54,20 @@ def bind_constants(state: Lowering) -> None:
             state.places[op.output] = Place("constant", name, row_major(op.output.type.shape))
 
 
-def program_targets(state: Lowering) -> list[Target]:
-    """Where a program's results go."""
+def program_targets(state: Lowering, layouts: Mapping[str, Layout]) -> list[Target]:
+    """Where a program's results go; `layouts` as for its inputs."""
     program, found = state.program, []
     buffers = {port.name: value for value, port in zip(state.graph.inputs, program.inputs, strict=True) if port.kind == PortKind.BUFFER}
     for value, port in zip(state.graph.outputs, program.outputs, strict=True):
         kept = port.kind == PortKind.BUFFER
-        place = Place("persistent" if kept else "output", port.name, row_major(value.type.shape))
+        place = _place("persistent" if kept else "output", port, value, layouts)
         found.append(Target(value, place, buffers.get(port.name) if kept else None))
     return found
+
+
+def _place(region: str, port: Port, value: Value, layouts: Mapping[str, Layout]) -> Place:
+    layout = layouts.get(port.name) if port.kind == PortKind.BUFFER else None
+    return Place(region, port.name, layout or row_major(value.type.shape))
 
 
 def in_place(graph: Graph, targets: Sequence[Target], excluded: frozenset[Value]) -> tuple[Graph, dict[Value, tuple[Value, Place]]]:

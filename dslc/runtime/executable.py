@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dslc.ir.plan import ALIGNMENT, ExecutablePlan, MemoryReport, PortPlan, ProgramPlan, concrete, memory_report, scales
+from dslc.ir.plan import ALIGNMENT, ExecutablePlan, MemoryReport, PersistentPlan, PortPlan, ProgramPlan, concrete, memory_report, scales
 from dslc.runtime import loader
 from dslc.runtime.arena import Arena
 from dslc.runtime.cache import Cache
@@ -70,7 +70,7 @@ class Executable:
         self._libraries, self._kernels = _link(plan, objects)
         self._roles = {p.name: p.role for p in plan.persistent}
         self._shapes = {p.name: p for p in plan.persistent}
-        self._buffers = {p.name: aligned_zeros(p.dtype, p.shape) for p in plan.persistent}
+        self._buffers = {p.name: _zeros(p) for p in plan.persistent}
         self._constants = {c.name: _constant(c.name, c.dtype, c.shape, (constants or {}).get(c.name)) for c in plan.constants}
         self._derived_from = frozenset(
             p.buffers[at].name
@@ -122,7 +122,7 @@ class Executable:
             self.version += 1
 
     def view(self, name: str) -> Array:
-        """The buffer itself; call `touch` after writing to it, and hold `lock` where other threads run programs."""
+        """The buffer itself, whose rows may be padded; call `touch` after writing to it, and hold `lock` where other threads run programs."""
         return self._buffer(name)
 
     def touch(self) -> None:
@@ -438,6 +438,12 @@ def aligned_zeros(dtype: str, shape: tuple[int, ...]) -> Array:
         raise refuse("DL0660", f"there is no room for a buffer of {size:,} bytes") from error
     start = -address_of(raw) % ALIGNMENT
     return raw[start : start + size].view(wanted).reshape(shape)
+
+
+def _zeros(plan: PersistentPlan) -> Array:
+    """A persistent buffer of zeros, without what its rows are padded by."""
+    array = aligned_zeros(plan.dtype, plan.allocated)
+    return array[..., : plan.shape[-1]] if plan.pitch else array
 
 
 def _constant(name: str, dtype: str, shape: tuple[int, ...], value: Array | None) -> Array:

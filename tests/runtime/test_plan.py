@@ -60,8 +60,9 @@ def changed(program: dict[str, object] | None = None, buffer: tuple[int, dict[st
     return replace(plan, programs=(it,))
 
 
-def test_json_round_trip() -> None:
-    plan = small_plan()
+@pytest.mark.parametrize("pitch", [0, 6])
+def test_json_round_trip(pitch: int) -> None:
+    plan = replace(small_plan(), persistent=(p.PersistentPlan("w", "f32", (4, 4), "parameter", {"kind": "zeros"}, pitch),))
     validate(plan)
     assert loads(dumps(plan)) == plan
     assert dumps(loads(dumps(plan))) == dumps(plan)
@@ -76,6 +77,16 @@ def test_shapes_and_names() -> None:
     assert small_plan().object_keys == ("cd", "ab")
     with pytest.raises(KeyError):
         small_plan().program("other")
+
+
+def test_padded_rows() -> None:
+    buffer = p.PersistentPlan("w", "f32", (3, 4), "parameter", pitch=6)
+    assert buffer.allocated == (3, 6) and buffer.nbytes == 72
+    older = dumps(small_plan()).replace('"parameter",{"kind":"zeros"},0]', '"parameter",{"kind":"zeros"}]')
+    assert older != dumps(small_plan()) and loads(older) == small_plan()
+    for shape, pitch in (((3, 4), 3), ((4,), 6), ((3, 4), -6)):
+        with pytest.raises(p.PlanError, match="elements apart"):
+            validate(replace(small_plan(), persistent=(p.PersistentPlan("w", "f32", shape, "parameter", pitch=pitch),)))
 
 
 def test_memory_report_is_exact() -> None:

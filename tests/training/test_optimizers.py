@@ -85,6 +85,18 @@ def test_optimizers(precision: str | None) -> None:
             np.testing.assert_allclose(compiled.weights[name], expected[name], **tolerance, err_msg=f"{optimizer}, step {t}")
 
 
+def test_moments_of_what_never_moves_become_zero() -> None:
+    """Numbers below 1e-38 cost a hundred times as much, and a moment that shrinks by a tenth a step would never leave them."""
+    compiled = trainer(["SGD[0.1, momentum = 0.9]", "RMSProp[0.1, alpha = 0.9]", "Adam[0.1, b2 = 0.9]", "Nadam[0.1]", "Adamax[0.1]"], None)
+    compiled.train_on(x=np.ones((1, 3, 2)))
+    for _ in range(900):
+        compiled.train_on(x=np.zeros((1, 3, 2)))
+    state = {name: array for name, array in compiled.program.state().items() if name.startswith("optimizer/") and array.shape}
+    assert sum(not array.any() for array in state.values()) == 6, state
+    least = np.finfo(np.float32).tiny
+    assert all(np.all((array == 0) | (abs(array) >= least)) for array in state.values())
+
+
 def test_lamb_leaves_a_parameter_of_zeros_its_rate() -> None:
     """Neither a parameter of zeros nor an update of zeros divides by zero."""
     compiled = trainer(["LAMB[0.1]"], "f64", initial="= 0")
