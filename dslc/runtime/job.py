@@ -172,34 +172,32 @@ class Choice:
     """Whether a job is faster on the caller's thread alone: for a few microseconds of work, meeting the others costs more than they do.
 
     The first calls try the pool, then the caller alone, and their third best times decide, until it is tried again much later. Results do not
-    depend on it, since the split into shares never changes them.
+    depend on it, since the split into shares never changes them. `left`: for how many calls it is decided, which who calls counts down;
+    with 0 it is `alone` that the next call tries, and `note` that hears of its time.
     """
 
-    __slots__ = ("alone", "left", "short", "testing", "times")
+    __slots__ = ("alone", "left", "short", "times")
 
     def __init__(self, groups: int = 0) -> None:
         self.short = max(TRY_ALONE_BELOW, groups * TRY_ALONE_BELOW_A_GROUP)
-        self._begin()
-
-    def _begin(self) -> None:
-        self.alone, self.testing, self.left = False, True, 2 * TRIALS
+        self.alone, self.left = False, 0
         self.times: tuple[list[float], list[float]] = ([], [])
 
+    def trial(self) -> bool:
+        """Whether the next call is to be made alone; only while `left` is 0."""
+        if not self.times[0]:
+            self.alone = False
+        return self.alone
+
     def note(self, seconds: float) -> None:
-        """A call took so long; only while `testing`."""
+        """A call took so long; only while `left` is 0."""
         self.times[self.alone].append(seconds)
         if len(self.times[0]) == TRIALS:
             pooled = _typical(self.times[0])
             self.alone = pooled < self.short
             if not self.alone or len(self.times[1]) == TRIALS:
                 self.alone = self.alone and _typical(self.times[1]) < pooled
-                self.testing, self.left = False, ALONE_FOR if self.alone else DECIDED_FOR
-
-    def count(self) -> None:
-        """A call was made with what was decided."""
-        self.left -= 1
-        if self.left <= 0:
-            self._begin()
+                self.left, self.times = ALONE_FOR if self.alone else DECIDED_FOR, ([], [])
 
 
 def _typical(times: list[float]) -> float:

@@ -414,3 +414,22 @@ def test_scalar_packs_in_place() -> None:
 def test_the_runtime_imports_neither_numba_nor_lark() -> None:
     script = "import sys, dslc.runtime.executable, dslc.runtime.artifact; print(sorted({'numba', 'lark'} & {m.split('.')[0] for m in sys.modules}))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_next_call_may_be_another() -> None:
+    """After a call with some arrays, any other arrays, settings, programs and weights are right."""
+    made = executable(2)
+    call = made.program("forward")
+    wide = np.zeros((3, 8), np.float32)
+    wide[:, ::2] = batch_of(3)
+    unaligned = np.frombuffer(b"\0" + batch_of(3).tobytes(), np.uint8)[1:].view(np.float32).reshape(3, 4)
+    for x in (batch_of(3), batch_of(3)[::-1], wide[:, ::2], unaligned, batch_of(3).astype(np.float64), batch_of(100), batch_of(3)):
+        for _ in range(2):
+            assert np.array_equal(call({"x": x})["y"], expected(np.asarray(x, np.float32)))
+        for wrong in ({}, {"y": x}, {"x": x, "y": x}, {"x": x[:, :2]}, {"x": x[0]}):
+            with pytest.raises(DiagnosticError):
+                call(wrong)
+    first = call({"x": batch_of(3)})["y"]
+    assert not np.shares_memory(first, call({"x": batch_of(3)})["y"])
+    made.set("w", 2 * made.get("w"))
+    assert not np.array_equal(call({"x": batch_of(3)})["y"], first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dslc.ir.plan import StepPlan
-from dslc.runtime.job import ALONE_FOR, TRIALS, Choice, group_steps
+from dslc.runtime.job import ALONE_FOR, DECIDED_FOR, TRIALS, Choice, group_steps
 
 
 def test_serial_groups_are_merged() -> None:
@@ -17,22 +17,20 @@ def test_serial_groups_are_merged() -> None:
 def test_small_jobs_run_where_they_are_faster() -> None:
     fast_alone, fast_shared, long = Choice(), Choice(), Choice()
     for _ in range(2 * TRIALS):
-        assert fast_alone.testing
-        fast_alone.note(9e-6 if fast_alone.alone else 20e-6)
-        fast_shared.note(30e-6 if fast_shared.alone else 20e-6)
+        assert not fast_alone.left
+        fast_alone.note(9e-6 if fast_alone.trial() else 20e-6)
+        fast_shared.note(30e-6 if fast_shared.trial() else 20e-6)
     for _ in range(TRIALS):
-        assert not long.alone
+        assert not long.trial()
         long.note(1e-3)
-    assert (fast_alone.testing, fast_shared.testing, long.testing) == (False, False, False)
+    assert (fast_alone.left, fast_shared.left, long.left) == (ALONE_FOR, DECIDED_FOR, DECIDED_FOR)
     assert (fast_alone.alone, fast_shared.alone, long.alone) == (True, False, False)
-    for _ in range(ALONE_FOR):
-        assert not fast_alone.testing
-        fast_alone.count()
-    assert fast_alone.testing
+    fast_alone.left = 0
+    assert [fast_alone.trial() for _ in range(3)] == [False] * 3  # asked again
 
 
 def test_calls_that_were_interrupted_do_not_decide() -> None:
     choice = Choice()
     for n in range(2 * TRIALS):
-        choice.note(88e-6 if choice.alone else (21e-6 if n in (3, 5, 6) else 120e-6))
+        choice.note(88e-6 if choice.trial() else (21e-6 if n in (3, 5, 6) else 120e-6))
     assert not choice.alone
