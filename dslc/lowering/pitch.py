@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 from dslc.ir.graph import Op, Value
 from dslc.ir.module import PortKind, Program
@@ -14,6 +15,7 @@ from dslc.lowering.layout import Layout, row_major
 
 CROWDED = 2048  # bytes: rows at multiples of this distance share few sets of a first-level cache
 LINE = 64  # bytes
+LARGEST_PARAMETER = 4 << 20  # bytes; what is larger comes from memory in any case, and best in whole pages. Measured
 
 Uses = Mapping[Value, Sequence[Op]]
 
@@ -28,7 +30,7 @@ def padded_rows(uses: Uses, value: Value) -> Layout | None:
 
 def padded_parameters(programs: Iterable[Program], parameters: Container[str]) -> dict[str, Layout]:
     """The layouts of those parameters, by path, whose rows are padded for all programs: where a program that trains one sums over its rows,
-    and none needs them dense. What is only read is packed once instead."""
+    none needs them dense, and caches hold them. What is only read is packed once instead."""
     found: dict[str, Layout] = {}
     refused: set[str] = set()
     for program in programs:
@@ -42,7 +44,7 @@ def padded_parameters(programs: Iterable[Program], parameters: Container[str]) -
             updated = after is None or (after in producers and OPERATORS[producers[after].kind].elementwise and _walked(uses, after))
             if not updated or value in graph.outputs or not _walked(uses, value):
                 refused.add(port.name)
-            elif after is not None and _summed(uses, value):
+            elif after is not None and _summed(uses, value) and _bytes(value.type) <= LARGEST_PARAMETER:
                 found[port.name] = _padded(value.type)
     return {name: layout for name, layout in found.items() if name not in refused}
 
@@ -50,6 +52,10 @@ def padded_parameters(programs: Iterable[Program], parameters: Container[str]) -
 def _crowded(t: TensorType) -> bool:
     row = t.shape[-1] if t.rank > 1 else 0
     return isinstance(row, int) and row > 0 and row * t.dtype.size % CROWDED == 0
+
+
+def _bytes(t: TensorType) -> int:
+    return prod(extent for extent in t.shape if isinstance(extent, int)) * t.dtype.size
 
 
 def _padded(t: TensorType) -> Layout:
