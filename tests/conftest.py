@@ -10,11 +10,18 @@ import pytest
 
 import dslc.ops  # noqa: F401  (registers the operators)
 
+LONGEST = ("test_twins.py", "test_verification.py")
+
 
 def pytest_configure() -> None:
     """A job in a shell's background is started with Ctrl-C ignored; tests of it, and the processes they start, need it heard."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests begin first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,7 +11,7 @@ from dslc.api.figures import readable, readable_bytes
 from dslc.diagnostics import Span
 from dslc.ir import dims
 from dslc.ir.graph import Op
-from dslc.ir.loops import Read, Reader, var
+from dslc.ir.loops import element, readers_of, var
 from dslc.ir.module import Module, PortKind, Program, Role
 from dslc.ir.operator import OPERATORS
 from dslc.ir.scan import is_scan, parts
@@ -101,7 +101,7 @@ def _flops(op: Op, program: Program) -> int:
         return sum(2 * prod(_at_one(extent, program) for _, extent in part.axes) for part in maps)
     if (operator.has("body") or operator.has("recurrence")) and len(op.outputs) == 1:
         out = op.output.type
-        readers = tuple(Reader(v.type, lambda index, v=v: Read(v.id, index, v.type.dtype), v.id) for v in op.inputs)  # type: ignore[misc]
+        readers = readers_of(op, element)
         index = tuple(var(f"p{n}") for n in range(out.rank))
         if operator.has("recurrence"):
             each = sum(_operations(c.next, 1) for c in operator.recurrence(index, *readers, **attrs).carries)

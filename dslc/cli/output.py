@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_PLAIN = "\x1b[0m"
 _CARETS = re.compile(r"(\^+)")
 _HEAD = re.compile(r"\b(error|warning)\[(DL\d{4})\]")
 
@@ -35,7 +36,7 @@ def show_diagnostics(diagnostics: Iterable[Diagnostic], sources: Mapping[str, st
         text = render(diagnostic, sources)
         if color:
             hue = "\x1b[1;31m" if diagnostic.severity == "error" else "\x1b[1;33m"
-            text = _CARETS.sub(lambda m, h=hue: f"{h}{m[1]}\x1b[0m", _HEAD.sub(lambda m, h=hue: f"{h}{m[0]}\x1b[0m", text, count=1))  # type: ignore[misc]
+            text = _CARETS.sub(rf"{hue}\1{_PLAIN}", _HEAD.sub(rf"{hue}\g<0>{_PLAIN}", text, count=1))
         print(("\n" if number else "") + text, file=stream)
 
 

@@ -371,7 +371,7 @@ def _plain_hint(m: Mistake) -> str | None:
         return "a signature says what it gives: `-> f32[N, 10]`"
     if m.accepts <= {"OVER"} | _OPERATORS | _COMPARISONS and "OVER" in m.accepts:
         return "`minimize loss over Model with Optimizer[...]`"
-    if token is not None and token.type == "LPAR" and "NAME" in m.accepts and m.before() is not None and m.before().type == "PARAM":  # type: ignore[union-attr]
+    if token is not None and token.type == "LPAR" and "NAME" in m.accepts and (last := m.before()) is not None and last.type == "PARAM":
         return "a parameter is `param w: f32[In, Out] ~ initialiser`"
     return None
 

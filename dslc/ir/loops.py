@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dslc.ir.dims import Dim, DimExpr, name
 from dslc.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    from dslc.ir.graph import Op, Value
 
 UNARY = frozenset(
     [
@@ -191,6 +196,16 @@ class Reader:
     def at(self, index: tuple[Dim, ...], axis: int, at: Expr) -> Expr:
         """The element whose index along `axis` is the value of `at` (clamped to the axis)."""
         return Gathered(self.source, index, axis, at, self.type.shape[axis], self.type.dtype)
+
+
+def readers_of(op: Op, read: Callable[[Value, tuple[Dim, ...]], Expr]) -> tuple[Reader, ...]:
+    """What the body of an operator sees of its inputs; `read` gives their elements."""
+    return tuple(Reader(v.type, partial(read, v), v.id) for v in op.inputs)
+
+
+def element(value: Value, index: tuple[Dim, ...]) -> Read:
+    """An element of a value as it is."""
+    return Read(value.id, index, value.type.dtype)
 
 
 _counter = 0

@@ -14,7 +14,23 @@ from dslc.diagnostics import Span
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
-from dslc.ir.loops import Acc, Binary, Carried, ContractionMap, Expr, Gathered, Random, Read, Reader, Recurrence, Reduce, Unary, var
+from dslc.ir.loops import (
+    Acc,
+    Binary,
+    Carried,
+    ContractionMap,
+    Expr,
+    Gathered,
+    Random,
+    Read,
+    Reader,
+    Recurrence,
+    Reduce,
+    Unary,
+    element,
+    readers_of,
+    var,
+)
 from dslc.ir.operator import OPERATORS
 from dslc.ir.routines import Routine
 from dslc.ir.scan import is_scan, parts
@@ -163,17 +179,13 @@ def _probe_index(value: Value) -> tuple[Dim, ...]:
     return index_of(tuple(f"p{n}" for n in range(value.type.rank)), value.type.shape)
 
 
-def _probe(value: Value) -> Reader:
-    return Reader(value.type, lambda index: Read(value.id, index, value.type.dtype), value.id)
-
-
 def shape_of(op: Op) -> Shape:
     """Looks at an operator's definition once, over fresh variables."""
     if is_routine(op) or is_scan(op):
         return Shape({v.id: 1.0 for v in op.inputs}, frozenset(), 0.0, False, False, frozenset(), False)
     out = op.output
     index = _probe_index(out)
-    defined = definition(op, index, tuple(_probe(v) for v in op.inputs))
+    defined = definition(op, index, readers_of(op, element))
     nodes = {id(node): node for e in defined for node in walk(e)}.values()  # a recurrence may yield what it carries on
     reads: dict[int, float] = {}
     cost, reduction, draw = 0.0, False, False
@@ -373,7 +385,7 @@ def _whole_nest(op: Op, keep: set[Value], producer: Mapping[Value, Op]) -> Nest:
     if is_routine(op):
         routine: Routine = OPERATORS[op.kind].routine(*(x.type for x in op.inputs), **dict(op.attrs))
         return Nest(v, names, Acc(v.type.dtype), op.span, op.kind, routine=Called(routine, op.inputs, op.outputs))
-    readers = tuple(Reader(x.type, lambda i, x=x: value_at(x, i, keep, producer), x.id) for x in op.inputs)  # type: ignore[misc]
+    readers = readers_of(op, lambda x, i: value_at(x, i, keep, producer))
     it: Recurrence = OPERATORS[op.kind].recurrence(index_of(names, v.type.shape), *readers, **dict(op.attrs))
     carries = tuple(Carried(c.name, unroll_small(c.initial), unroll_small(c.next)) for c in it.carries)
     it = Recurrence(it.axis, it.reverse, carries, unroll_small(it.value))
@@ -414,8 +426,7 @@ def _element(value: Value, index: tuple[Dim, ...], keep: set[Value], producer: M
 
     def define(v: Value, at: tuple[Dim, ...]) -> Expr:
         op = producer[v]
-        readers = tuple(Reader(x.type, lambda i, x=x: read(x, i), x.id) for x in op.inputs)  # type: ignore[misc]
-        return body_of(op, at, readers)
+        return body_of(op, at, readers_of(op, read))
 
     if contraction is not None and value == contraction.output:
         return Acc(value.type.dtype)

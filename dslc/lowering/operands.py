@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from dslc.ir import dims
 from dslc.ir.dims import Dim
@@ -113,10 +114,9 @@ def describe(
     outputs = _names_in(part.out, part.axes, axes)
     made = []
     for name, extent in axes.items():
-        strides = [coefficient(d, name) for d in addresses]
-        if not all(isinstance(s, int) for s in strides):
+        sa, sb, sc = (coefficient(d, name) for d in addresses)
+        if not (isinstance(sa, int) and isinstance(sb, int) and isinstance(sc, int)):
             return None
-        sa, sb, sc = (int(s) for s in strides)  # type: ignore[arg-type]
         if isinstance(extent, int):
             size, per_batch = extent, 1
         else:
@@ -126,10 +126,9 @@ def describe(
             size, per_batch = None, times
         made.append(Axis(name, size, sa, sb, sc if name in outputs else None, per_batch))
     origin = dict.fromkeys(axes, 0)
-    starts = [dims.substitute(d, origin) for d in addresses]
-    if not all(isinstance(s, int) for s in starts):
+    a0, b0, c0 = (dims.substitute(d, origin) for d in addresses)
+    if not (isinstance(a0, int) and isinstance(b0, int) and isinstance(c0, int)):
         return None
-    a0, b0, c0 = (int(s) for s in starts)  # type: ignore[arg-type]
     if any(_not_affine(n.address, axes) for n in walk(epilogue) if isinstance(n, Load)):
         return None
     dtype = contracted.value.type.dtype
@@ -169,7 +168,7 @@ def _split(
     for _ in range(8):
         ranges = {name: (0, _largest(extent, bound, batch) - 1) for name, extent in axes.items()}
         addresses = [simplify(d, ranges) for d in addresses]
-        epilogue = map_indices(epilogue, lambda d, r=ranges: simplify(d, r))  # type: ignore[misc]
+        epilogue = map_indices(epilogue, partial(simplify, ranges=ranges))
         every = [*addresses, *(n.address for n in walk(epilogue) if isinstance(n, Load))]
         found = [q for d in every for q in quotients(d)]
         if not found:
@@ -190,7 +189,7 @@ def _split(
         extent = axes[name]
         axes = {k: v for n, x in axes.items() for k, v in ([(outer, dims.floor_divide(extent, factor)), (inner, factor)] if n == name else [(n, x)])}
         addresses = [dims.substitute(d, mapping) for d in addresses]
-        epilogue = map_indices(epilogue, lambda d, m=mapping: dims.substitute(d, m))  # type: ignore[misc]
+        epilogue = map_indices(epilogue, partial(dims.substitute, mapping=mapping))
     return None
 
 

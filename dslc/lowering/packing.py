@@ -92,7 +92,7 @@ def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[t
     other = "b" if operand == "a" else "a"
     # the order of this operand's memory, and that of the other's: there a line that it reads is used up before the next one
     sums = [a for a in members if a.reduction]
-    own, others = (sorted(sums, key=lambda a, by=by: abs(_stride(a, by)), reverse=True) for by in (operand, other))  # type: ignore[misc]
+    own, others = _outer_first(sums, operand), _outer_first(sums, other)
     orders = [own] if own == others else [own, others]
     for lanes in members:
         if lanes.reduction and _stride(lanes, other) == 1:  # lanes along the reduction: both operands are read in vectors
@@ -114,6 +114,10 @@ def _candidates(c: Contraction, operand: str, members: list[Axis]) -> Iterator[t
             for order in orders:
                 inner = [a.name for a in order] + [f"{lanes.name}.i" if width != extent else lanes.name]
                 yield _relaid(split, operand, names + inner)
+
+
+def _outer_first(axes: list[Axis], operand: str) -> list[Axis]:
+    return sorted(axes, key=lambda a: abs(_stride(a, operand)), reverse=True)
 
 
 def split_axis(c: Contraction, name: str, inner: int) -> Contraction:

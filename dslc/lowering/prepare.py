@@ -7,7 +7,7 @@ from functools import lru_cache
 from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Value
-from dslc.ir.loops import Acc, Const, ContractionMap, Expr, Read, Reader
+from dslc.ir.loops import Acc, Const, ContractionMap, Expr, Read, readers_of
 from dslc.ir.module import PortKind
 from dslc.ir.types import TensorType
 from dslc.lowering.contraction import Contraction
@@ -193,7 +193,7 @@ def without_epilogue(state: Lowering, nest: Nest) -> tuple[Nest, list[Step]]:
     if steps is not None:
         return rest, steps
     op = state.graph.producers()[it.value]
-    readers = tuple(Reader(v.type, lambda i, v=v: _operand(state, v, i), v.id) for v in op.inputs)  # type: ignore[misc]
+    readers = readers_of(op, lambda v, i: _operand(state, v, i))
     total = body_of(op, index_of(nest.index, nest.value.type.shape), readers)
     return replace(nest, expr=rewrite(nest.expr, lambda e: total if isinstance(e, Acc) else e), contraction=None), []
 

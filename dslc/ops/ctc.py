@@ -277,10 +277,12 @@ class CtcLoss(Operator):
         begun = b.gt(frames, b.scalar(0, I64))
         loss = b.where(begun, loss, zero)
         found = b.where(begun, found, b.apply("not", some))  # no frames say no symbols
-        loss = b.where(found, loss, zero if zero_infinity else b.scalar(float("inf"), dtype))
+        result: Value = b.where(found, loss, zero if zero_infinity else b.scalar(float("inf"), dtype))
         if reduction == "mean":
-            loss = b.div(loss, b.cast(b.maximum(symbols, b.scalar(1, I64)), dtype=dtype))
-        return loss if reduction == "none" else b.apply(reduction, loss, axis=None)  # type: ignore[no-any-return]
+            result = b.div(result, b.cast(b.maximum(symbols, b.scalar(1, I64)), dtype=dtype))
+        if reduction != "none":
+            result = b.apply(reduction, result, axis=None)
+        return result
 
     def reference(
         self, log_p: Array, target: Array, frames: Array, symbols: Array, blank: int, reduction: str, zero_infinity: bool

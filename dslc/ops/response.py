@@ -27,14 +27,17 @@ def _neighbours(b: Builder, x: Value, before: int, after: int) -> Value:
 
 def _power(b: Builder, d: Value, exponent: float) -> Value:
     """d ** -exponent, by roots where they do it."""
+    power: Value
     if exponent == 1:
-        return b.div(b.scalar(1.0, d.type.dtype), d)  # type: ignore[no-any-return]
-    if exponent == 0.5:
-        return b.rsqrt(d)  # type: ignore[no-any-return]
-    if exponent == 0.75:
+        power = b.div(b.scalar(1.0, d.type.dtype), d)
+    elif exponent == 0.5:
+        power = b.rsqrt(d)
+    elif exponent == 0.75:
         root = b.rsqrt(d)
-        return b.mul(root, b.sqrt(root))  # type: ignore[no-any-return]
-    return b.pow(d, b.scalar(-exponent, d.type.dtype))  # type: ignore[no-any-return]
+        power = b.mul(root, b.sqrt(root))
+    else:
+        power = b.pow(d, b.scalar(-exponent, d.type.dtype))
+    return power
 
 
 @operator

@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from dslc.ir.plan import ALIGNMENT, ExecutablePlan, MemoryReport, PersistentPlan, PortPlan, ProgramPlan, concrete, memory_report, scales
+from dslc.ir.plan import ExecutablePlan, MemoryReport, PortPlan, ProgramPlan, concrete, memory_report, scales
 from dslc.runtime import loader
 from dslc.runtime.arena import Arena
+from dslc.runtime.buffers import aligned_zeros, constant_buffer, persistent_buffer
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array, Scalar, address_of, check_shape, convert, did_you_mean, refuse, show_array
 from dslc.runtime.job import PROFILE_WORD, THREADS_WORD, Choice, Job
+from dslc.runtime.linking import linked
 from dslc.runtime.pool import Pool, shared_pool, thread_count
 from dslc.runtime.pool_code import PROFILE_WORDS
 
@@ -69,11 +71,11 @@ class Executable:
         self.arena = Arena(guarded)
         self.lock = threading.RLock()
         self.version = 1  # rises with every change of a persistent buffer that a prologue may have read
-        self._libraries, self._kernels = _link(plan, objects)
+        self._libraries, self._kernels = linked(plan, objects)
         self._roles = {p.name: p.role for p in plan.persistent}
         self._shapes = {p.name: p for p in plan.persistent}
-        self._buffers = {p.name: _zeros(p) for p in plan.persistent}
-        self._constants = {c.name: _constant(c.name, c.dtype, c.shape, (constants or {}).get(c.name)) for c in plan.constants}
+        self._buffers = {p.name: persistent_buffer(p) for p in plan.persistent}
+        self._constants = {c.name: constant_buffer(c, (constants or {}).get(c.name)) for c in plan.constants}
         self._derived_from = frozenset(
             p.buffers[at].name
             for p in plan.programs
@@ -157,7 +159,6 @@ class _Known:
     """What a call found out for the next one: names, types and shapes of the arrays with the words that hold their addresses."""
 
     generation: int
-    batch: int
     inputs: list[_Array]
     results: list[_Array]
 
@@ -241,9 +242,9 @@ class Program:
         """What `_again` compares the next call with; None where there is more to a call."""
         if self._copied or not self._block_is_default:
             return None
-        ports = [(port.name, port.dtype, array.shape, port.words) for port, array in zip(self._inputs, arrays, strict=True)]
-        results = [(n, dtype, concrete(port.shape, batch), words) for (n, _, dtype, words, _), (port, _, _) in zip(self._fixed_outputs, self._direct, strict=True)]
-        return _Known(self._generation, batch, ports, results)
+        inputs = [(port.name, port.dtype, array.shape, port.words) for port, array in zip(self._inputs, arrays, strict=True)]
+        results = [(port.name, dtype, concrete(port.shape, batch), words) for port, dtype, words in self._direct]
+        return _Known(self._generation, inputs, results)
 
     def _again(self, inputs: Inputs) -> dict[str, Array] | None:
         """The call with arrays of the last one's types and shapes, for which nothing is left to find out; None where anything differs.
@@ -484,51 +485,6 @@ class Program:
                 case "setting":
                     found[index] = address_of(self._block) + buffer.offset
         return found
-
-
-def aligned_zeros(dtype: str, shape: tuple[int, ...]) -> Array:
-    """A C-contiguous array of zeros at a multiple of 64 bytes."""
-    wanted = DTYPES[dtype]
-    size = int(np.prod(shape, dtype=object)) * wanted.itemsize
-    try:
-        raw = np.zeros(size + ALIGNMENT, np.uint8)
-    except (MemoryError, ValueError) as error:
-        raise refuse("DL0660", f"there is no room for a buffer of {size:,} bytes") from error
-    start = -address_of(raw) % ALIGNMENT
-    return raw[start : start + size].view(wanted).reshape(shape)
-
-
-def _zeros(plan: PersistentPlan) -> Array:
-    """A persistent buffer of zeros, without what its rows are padded by."""
-    array = aligned_zeros(plan.dtype, plan.allocated)
-    return array[..., : plan.shape[-1]] if plan.pitch else array
-
-
-def _constant(name: str, dtype: str, shape: tuple[int, ...], value: Array | None) -> Array:
-    if value is None:
-        raise refuse("DL0663", f"the values of constant `{name}` are missing")
-    array = aligned_zeros(dtype, shape)
-    if value.dtype != array.dtype or value.shape != shape:
-        raise refuse("DL0663", f"constant `{name}` is {show_array(value)}, the program wants {dtype}{list(shape)}")
-    array[...] = value
-    array.flags.writeable = False
-    return array
-
-
-def _link(plan: ExecutablePlan, objects: Mapping[str, bytes]) -> tuple[list[loader.Library], dict[str, int]]:
-    """Link what the plan names; the libraries to keep and the kernels' addresses. DL0662 where code is missing or does not fit."""
-    again = "compile the program again"
-    for kernel in plan.kernels:
-        if not all(key in objects for key in (kernel.key, *kernel.needs)):
-            raise refuse("DL0662", f"the object code of kernel `{kernel.name}` is missing", again)
-    try:
-        libraries = loader.load_objects({key: objects[key] for key in plan.object_keys}, {k.key: k.needs for k in plan.kernels})
-    except loader.LoadError as error:
-        raise refuse("DL0662", f"the object code cannot be used: {error}", again) from error
-    for kernel in plan.kernels:
-        if kernel.symbol not in libraries[kernel.key].addresses:
-            raise refuse("DL0662", f"the object code of kernel `{kernel.name}` does not define it", again)
-    return list(libraries.values()), {k.name: libraries[k.key].addresses[k.symbol] for k in plan.kernels}
 
 
 _alive: weakref.WeakSet[Executable] = weakref.WeakSet()

@@ -12,7 +12,7 @@ import pytest
 from programs import batch_of, executable, expected, refused
 
 from dslc.runtime.arena import Arena
-from dslc.runtime.executable import aligned_zeros
+from dslc.runtime.buffers import aligned_zeros
 
 
 def test_touched_memory_is_the_plan() -> None:
