@@ -302,26 +302,25 @@ def _tile_pairs(axes: tuple[Axis, ...], limit: int) -> Iterator[tuple[Tiled, ...
                 yield tiled, Tiled(axes[1], (Segment(0, inner, (axes[1].extent or 1) // inner),))
 
 
-@lru_cache(maxsize=256)
-def _segmentations(axis: Axis, limit: int) -> tuple[Tiled, ...]:
+def _segmentations(axis: Axis, limit: int) -> Iterator[Tiled]:
     """Tiles of one size, or of two sizes where that covers the extent: 128 = 8 * 14 + 2 * 8."""
-    return tuple(_segmented(axis, limit))
+    return (Tiled(axis, segments) for segments in _divisions(axis.extent, limit))
 
 
-def _segmented(axis: Axis, limit: int) -> Iterator[Tiled]:
-    if axis.extent is None:
-        for size in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14):
-            if size <= limit:
-                yield Tiled(axis, (Segment(0, size, None),))
-        return
-    for size in range(1, min(limit, axis.extent, 15) + 1):
-        for count in range(axis.extent // size, max(0, axis.extent // size - 4), -1):
-            left = axis.extent - count * size
+@lru_cache(maxsize=256)
+def _divisions(extent: int | None, limit: int) -> tuple[tuple[Segment, ...], ...]:
+    if extent is None:
+        return tuple((Segment(0, size, None),) for size in (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14) if size <= limit)
+    found: list[tuple[Segment, ...]] = []
+    for size in range(1, min(limit, extent, 15) + 1):
+        for count in range(extent // size, max(0, extent // size - 4), -1):
+            left = extent - count * size
             first = Segment(0, size, count)
             if not left:
-                yield Tiled(axis, (first,))
+                found.append((first,))
                 continue
             for other in range(min(size - 1, left), 0, -1):
                 if left % other == 0 and left // other <= 3:
-                    yield Tiled(axis, (first, Segment(count * size, other, left // other)))
+                    found.append((first, Segment(count * size, other, left // other)))
                     break
+    return tuple(found)

@@ -75,3 +75,13 @@ def test_lines_of_large_results_are_asked_for_before_they_are_written(examples: 
     if fetched:
         assert ahead % (made.rows[0].size * (made.rows[0].axis.c or 0)) == 0 and 4 * ahead >= WRITES_AHEAD_BYTES
         assert writes_ahead_of(plan(PRODUCT, 16)) == 0, "that has more to do than to write"
+
+
+def test_plans_do_not_depend_on_what_was_planned_before() -> None:
+    """An equal contraction, whose axes are other objects, gets the equal plan."""
+    product = replace(PRODUCT, axes=tuple(replace(a, a=a.a + 1) if a.name == "n" else a for a in PRODUCT.axes), again=True)
+    first = plan(product, 16)
+    plan.cache_clear()
+    other = replace(product, axes=tuple(replace(a) for a in product.axes))
+    assert all(a is not b for a, b in zip(product.axes, other.axes, strict=True))
+    assert plan(other, 16) == first and any(g.block for g in first.grid)
