@@ -12,9 +12,8 @@ from dataclasses import replace
 from dslc.lowering.contraction import Contraction, Reduction
 from dslc.lowering.schedules import BATCH_HINT, Schedule, product_of, stride_of
 from dslc.lowering.tile_cost import L1_BYTES
-from dslc.lowering.tile_grid import footprint
+from dslc.lowering.tile_grid import BUSY, footprint
 
-BUSY = 8  # sums that keep two fma units with a latency of four cycles busy
 UNCUT = 1 << 30  # steps: more than any batch has
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 
 from dslc.lowering.contraction import Axis, Contraction, Reduction
-from dslc.lowering.schedules import BATCH_HINT, THREADS, Ahead, GridLoop, Roles, Schedule, Tiled, product_of, stride_of
+from dslc.lowering.schedules import BATCH_HINT, THREADS, Ahead, GridLoop, Roles, Schedule, Segment, Tiled, product_of, stride_of
 
 AHEAD_BYTES = 256 << 10  # an operand of this size is not expected in the second-level cache when it is first read
 L1_BYTES = 32 << 10
@@ -16,6 +16,7 @@ WRITES_AHEAD_BYTES = 3 << 10
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
 FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
+BUSY = 8  # sums that keep two fma units with a latency of four cycles busy
 
 
 def _span(axes: list[tuple[int, int]]) -> int:
@@ -137,6 +138,23 @@ def finer_rows(s: Schedule) -> tuple[Tiled, ...]:
     if _bytes(s, s.vector) < FAR_LARGER_BYTES:
         return s.rows
     return tuple(replace(t, smaller=(4, 2, 1)) if t.runtime else t for t in s.rows)
+
+
+def several_panels(s: Schedule) -> tuple[Tiled, ...]:
+    """Columns over several panels of the vector operand for a tile of one row, whose few sums would wait for each other's fma. What comes
+    from memory is read panel by panel."""
+    if s.lanes is None or s.columns or s.paired or product_of(s.rows) > 1 or any(t.runtime for t in s.rows):
+        return s.columns
+    if _bytes(s, s.vector) >= FAR_LARGER_BYTES:
+        return ()
+    vectors = -(-s.lanes.size // s.width)
+    for axis in s.contraction.outputs:
+        if axis is s.lanes.axis or axis.extent is None or not s.stride(axis, s.vector) or s.stride(axis, s.scalar):
+            continue
+        for size in (4, 2):
+            if vectors * size <= BUSY and axis.extent % (size * THREADS) == 0:
+                return (Tiled(axis, (Segment(0, size, axis.extent // size),)),)
+    return ()
 
 
 def _writes_most(s: Schedule) -> bool:

@@ -19,7 +19,7 @@ from dslc.lowering.contraction import Axis, Contraction, Reduction, normalise, o
 from dslc.lowering.free_order import fits_cache, free_orders, sums_of
 from dslc.lowering.schedules import LANES, Roles, Schedule, Segment, Tiled, product_of, stride_of, unroll_of, windows_of
 from dslc.lowering.tile_cost import TileCosts, registers
-from dslc.lowering.tile_grid import ahead_of, chunks_outside, finer_rows, grid_of, rows_ahead_of, steps_ahead_of
+from dslc.lowering.tile_grid import ahead_of, chunks_outside, finer_rows, grid_of, rows_ahead_of, several_panels, steps_ahead_of
 
 LONG_SUM = 64  # steps from which the end of a tile costs little
 SURELY = 1 + 1e-9  # bounds are rounded
@@ -68,7 +68,7 @@ def alternatives(contraction: Contraction, width: int, count: int, order: str = 
     """
     planned = plan(contraction, width, order)
     own = tile_text(planned)
-    made = {_shape_of(planned.lanes, planned.rows, planned.columns, planned.vector, planned.reduction, planned.chunks_outside): planned}
+    made = {_shape_of(planned.lanes, planned.rows, _own_columns(planned), planned.vector, planned.reduction, planned.chunks_outside): planned}
     for tiling, outside in _others(planned, order):
         if outside != planned.chunks_outside and _tile_text(tiling, planned.chunks_outside) != own:
             continue  # chunks elsewhere are tried with the planned tile alone
@@ -103,7 +103,12 @@ def find_alternative(contraction: Contraction, width: int, text: str) -> Schedul
 def tile_text(s: Schedule) -> str:
     """The tile in a line: the largest along each axis, the operand that is read in vectors, where chunks run."""
     roles = Roles(s.scalar, s.vector, s.dot, s.lanes.axis if s.lanes is not None else None, (), ())
-    return _tile_text(Tiling(s.cycles, roles, s.reduction, s.lanes, s.rows, s.columns), s.chunks_outside)
+    return _tile_text(Tiling(s.cycles, roles, s.reduction, s.lanes, s.rows, _own_columns(s)), s.chunks_outside)
+
+
+def _own_columns(s: Schedule) -> tuple[Tiled, ...]:
+    """The columns of the tile that was chosen: without those that follow from it."""
+    return () if s.columns == several_panels(replace(s, columns=())) else s.columns
 
 
 def _tile_text(t: Tiling, outside: bool) -> str:
@@ -160,7 +165,7 @@ def _schedule(c: Contraction, t: Tiling, width: int, outside: bool) -> Schedule:
         taps=taps,
         unroll=unroll_of(c, roles, reduction),
     )
-    draft = replace(draft, rows=finer_rows(draft))
+    draft = replace(draft, rows=finer_rows(draft), columns=several_panels(draft))
     draft = replace(draft, grid=grid_of(draft))
     return replace(draft, ahead=ahead_of(draft), rows_ahead=rows_ahead_of(draft), steps_ahead=steps_ahead_of(draft))
 
