@@ -201,10 +201,8 @@ class Program:
 
         The batch is the inputs' leading extent; `batch` says it where no input has one. Diagnostics: DL0650 to DL0660.
         """
-        if settings is None and out is None and not batch:
-            again = self._again(inputs)
-            if again is not None:
-                return again
+        if settings is None and out is None and not batch and (again := self._again(inputs)) is not None:
+            return again
         arrays, batch = self._check_inputs(inputs, batch)
         direct = self._fresh(batch)
         results: dict[str, Array] = direct
@@ -215,6 +213,7 @@ class Program:
                     direct[name] = array
         executable = self.executable
         with executable.lock:
+            self._known = None  # until this call has succeeded
             if settings or not self._block_is_default:
                 self._write_settings(settings or {})
             if batch != self._batch or self._generation != executable.arena.generation:

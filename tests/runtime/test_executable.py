@@ -16,7 +16,7 @@ import programs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from programs import SPAN, W, batch_of, constants, executable, expected, objects, plan, refused
+from programs import SPAN, W, batch_of, constants, executable, expected, forward, objects, plan, refused
 
 from dslc.diagnostics import DiagnosticError
 from dslc.ir.plan import KernelPlan, StepPlan
@@ -416,19 +416,29 @@ def test_the_runtime_imports_neither_numba_nor_lark() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-def test_the_next_call_may_be_another() -> None:
+def test_the_next_call_may_be_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a call with some arrays, any other arrays, settings, programs and weights are right."""
-    made = executable(2)
+    alone = replace(forward(), outputs=forward().outputs[:1])  # without a result that is copied out of the arena
+    made = Executable(replace(plan(), programs=(alone,)), objects(), constants(), threads=2)
+    made.set("w", W)
     call = made.program("forward")
     wide = np.zeros((3, 8), np.float32)
     wide[:, ::2] = batch_of(3)
     unaligned = np.frombuffer(b"\0" + batch_of(3).tobytes(), np.uint8)[1:].view(np.float32).reshape(3, 4)
     for x in (batch_of(3), batch_of(3)[::-1], wide[:, ::2], unaligned, batch_of(3).astype(np.float64), batch_of(100), batch_of(3)):
+        assert np.array_equal(call({"x": x}, {"lr": 0.5})["y"], expected(np.asarray(x, np.float32), 0.5))
         for _ in range(2):
             assert np.array_equal(call({"x": x})["y"], expected(np.asarray(x, np.float32)))
+            assert call._known is not None
         for wrong in ({}, {"y": x}, {"x": x, "y": x}, {"x": x[:, :2]}, {"x": x[0]}):
             with pytest.raises(DiagnosticError):
                 call(wrong)
+    with monkeypatch.context() as patch:
+        patch.setattr(call, "_run", lambda: call._check(1 << 32, call._job))
+        with pytest.raises(DiagnosticError):
+            call({"x": batch_of(1)})
+    other = batch_of(3, 9)  # memory that is used again holds the old results
+    assert np.array_equal(call({"x": other})["y"], expected(other)), "not with the batch of the call that failed"
     first = call({"x": batch_of(3)})["y"]
     assert not np.shares_memory(first, call({"x": batch_of(3)})["y"])
     made.set("w", 2 * made.get("w"))
