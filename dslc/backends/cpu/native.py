@@ -20,10 +20,9 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, compiler, cpu, errors, typed_passes, untyped_passes
+from numba.core import cgutils, compiler, compiler_machinery, cpu, errors, interpreter, lowering, typed_passes, untyped_passes
 from numba.core.codegen import CodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
 from numba.core.typing import context as typing_context
 from numba.core.typing import templates
 
@@ -168,20 +167,57 @@ def _contexts() -> tuple[_Typing, _Target]:
     return kernels, _Target(kernels)
 
 
+class _Interpreter(interpreter.Interpreter):
+    """Bytecode to Numba's IR, without a search for lists, dictionaries and `with`, which no kernel has."""
+
+    def post_process(self, peepholes: Any, func_ir: Any) -> Any:
+        return func_ir
+
+
+@compiler_machinery.register_pass(mutates_CFG=True, analysis_only=False)
+class _Translation(untyped_passes.TranslateByteCode):
+    def run_pass(self, state: Any) -> bool:
+        state.func_ir = _Interpreter(state.func_id).interpret(state.bc)
+        return True
+
+
+class _Lowering(lowering.Lower):
+    """Numba's IR to LLVM's; where it fails, the line is named once, not kept ready at every statement."""
+
+    loc: Any
+
+    def lower_block(self, block: Any) -> None:
+        self.pre_block(block)
+        try:
+            for statement in block.body:
+                self.loc = statement.loc
+                self.lower_inst(statement)
+        except Exception as error:
+            raise errors.LoweringError(f"{error} in {statement}", loc=self.loc) from error
+        self.post_block(block)
+
+
+@compiler_machinery.register_pass(mutates_CFG=True, analysis_only=False)
+class _NativeLowering(typed_passes.NativeLowering):
+    @property
+    def lowering_class(self) -> Any:
+        return _Lowering
+
+
 class _Pipeline(compiler.CompilerBase):
-    """Numba's passes that a kernel needs: no closures, rewrites, inlining or parallel loops."""
+    """Numba's passes that a kernel needs.
+
+    There are no closures, rewrites, inlining or parallel loops. Names keep one type, so they need no SSA before LLVM makes it, and
+    no values are counted, so none is deleted.
+    """
 
     def define_pipelines(self) -> list[Any]:
-        passes = PassManager("kernel")
+        passes = compiler_machinery.PassManager("kernel")
         for step in (
-            untyped_passes.TranslateByteCode,
+            _Translation,
             untyped_passes.FixupArgs,
-            untyped_passes.IRProcessing,
-            untyped_passes.ReconstructSSA,
             typed_passes.NopythonTypeInference,
-            typed_passes.PreLowerStripPhis,
-            typed_passes.IRLegalization,
-            typed_passes.NativeLowering,
+            _NativeLowering,
         ):
             passes.add_pass(step, step.__name__)
         passes.finalize()
@@ -197,7 +233,7 @@ def _flags() -> Any:
     flags.error_model = "numpy"
     flags.nrt = False
     flags.release_gil = True
-    flags.enable_ssa = True
+    flags.enable_ssa = False
     return flags
 
 
