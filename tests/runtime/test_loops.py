@@ -157,7 +157,9 @@ def test_error_names_the_step() -> None:
 
 def test_profile_sums_the_iterations() -> None:
     executable = made(halves(1000))
-    first, inside, last = executable.program("main").profile({"x": np.zeros(16, np.float32)}, batch=1)
+    program = executable.program("main")
+    profiles = [program.profile({"x": np.zeros(16, np.float32)}, batch=1) for _ in range(5)]
+    first, inside, last = (min(times, key=lambda step: step.busy) for times in zip(*profiles, strict=True))  # one may be interrupted
     assert inside.busy > 5 * max(first.busy, last.busy) > 0
     assert inside.busy >= inside.seconds > 0
 

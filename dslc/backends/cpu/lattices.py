@@ -52,15 +52,15 @@ def band_row(routine: Routine, width: int) -> list[str]:
     t, reverse = routine.buffers[0].value, bool(routine.setting("reverse"))
     lines = [
         "        for step in range(steps):",
-        f"            row = (r * steps + {'steps - 1 - step' if reverse else 'step'}) * states",
+        f"            base = (r * steps + {'steps - 1 - step' if reverse else 'step'}) * states",
         f"            for s in range(0, states, {width}):",
         f"                n = states - s if states - s < {width} else {width}",
-        f"                h = vload_part_{t}(p0, row + s, n)",
+        f"                h = vload_part_{t}(p0, base + s, n)",
         "                if step > 0:",
     ]
     for move in range(3):
         if reverse:
-            there = f"row + states + s + {move}"
+            there = f"base + states + s + {move}"
             lines += [
                 f"                    n = states - s - {move}",
                 f"                    n = n if n < {width} else {width}",
@@ -68,16 +68,16 @@ def band_row(routine: Routine, width: int) -> list[str]:
                 f"                    h = h + vload_part_{t}(p{move + 1}, {there}, n) * vload_part_{t}(p4, {there}, n)",
             ]
         else:
-            here = f"row + s - {move}"
+            here = f"base + s - {move}"
             lines += [
                 f"                    first = {move} - s if s < {move} else 0",
-                f"                    w = vload_between_{t}(p{move + 1}, row + s, first, n)",
+                f"                    w = vload_between_{t}(p{move + 1}, base + s, first, n)",
                 f"                    h = h + w * vload_between_{t}(p4, {here} - states, first, n)",
             ]
     return [
         *lines,
         f"                n = states - s if states - s < {width} else {width}",
-        f"                vstore_part_{t}(p4, row + s, h, n)",
+        f"                vstore_part_{t}(p4, base + s, h, n)",
     ]
 
 
