@@ -19,8 +19,9 @@ from dslc.lowering.steps import Step
 from dslc.options import Options
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array
-from dslc.runtime.executable import Executable, StepTime
+from dslc.runtime.executable import Executable
 from dslc.runtime.executable import Program as RuntimeProgram
+from dslc.runtime.profile import StepTime
 
 _MULTIPLY_ADDS = 16  # independent chains: latency 4, two units, and some to spare
 _TURNS = 20_000

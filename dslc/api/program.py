@@ -13,9 +13,10 @@ from dslc.ir.plan import MemoryReport, PortPlan
 from dslc.runtime import artifact as artifacts
 from dslc.runtime.artifact import Artifact
 from dslc.runtime.convert import Array, show
-from dslc.runtime.executable import Executable, StepTime
+from dslc.runtime.executable import Executable
 from dslc.runtime.executable import Program as RuntimeProgram
 from dslc.runtime.initial import initial_value
+from dslc.runtime.profile import StepTime
 
 if TYPE_CHECKING:
     from dslc.api.stages import Stages

@@ -93,7 +93,7 @@ def clusters_text(program: CompiledProgram) -> str:
         depth = sum(loop.begin < number < loop.end for loop in loops)
         for loop in loops:
             if loop.begin == number:
-                how = " backwards" if loop.reverse else ""
+                how = (" backwards" if loop.reverse else "") + (", each thread for examples of its own" if plan.examples else "")
                 lines.append(f"     {'  ' * depth}for {loop.length} iterations{how}  {loop.op.span or ''}".rstrip())
                 depth += 1
         written = {v.id for v in step.writes}

@@ -40,8 +40,8 @@ ROLES = ("parameter", "state", "optimizer", "counter", "ema", "gradient", "metri
 PASSING = ("gradient", "metric", "packed")
 """Roles of buffers that no checkpoint holds: they are empty between steps and evaluations, or derived."""
 ALIGNMENT = 64
-FORMAT_VERSION = 3
-READABLE = (1, 2, 3)
+FORMAT_VERSION = 4
+READABLE = (1, 2, 3, 4)
 """Formats that are read; the first has no loops."""
 IMMEDIATE = -1
 """A step argument `(IMMEDIATE, value)` is the 64-bit integer itself instead of an address."""
@@ -110,6 +110,9 @@ class LoopPlan:
     """The steps from `begin` up to `end` run `length` times, `length` at least 1. Threads meet before, after and between iterations.
 
     The index counts up from 0, with `reverse` down to 0; buffer number `index`, where there is one, an i64[], holds it.
+
+    `apart`: no iteration touches what the iterations of other examples write, so that threads may run all iterations for some of the examples
+    without meeting. Their steps' addresses then begin `StepPlan.examples` bytes further for every example before.
     """
 
     begin: int
@@ -117,6 +120,7 @@ class LoopPlan:
     length: int
     reverse: bool = False
     index: int | None = None
+    apart: bool = False
 
     def contains(self, step: int) -> bool:
         return self.begin <= step < self.end
@@ -127,7 +131,8 @@ class StepPlan:
     """One kernel call: `kernel` names a `KernelPlan`; an argument is (buffer index, byte offset) or (IMMEDIATE, value).
 
     `serial`: only thread 0 runs it, the whole of it. `barrier`: all threads meet after it. `label` and `span` (file:line:column) are for profiles.
-    `moves`: arguments whose address depends on the iteration of loops around the step.
+    `moves`: arguments whose address depends on the iteration of loops around the step. `examples`: bytes from one example to the next, an
+    argument each, in loops that may run apart.
     """
 
     kernel: str
@@ -137,6 +142,7 @@ class StepPlan:
     label: str = ""
     span: str = ""
     moves: tuple[MovePlan, ...] = ()
+    examples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,15 @@ def _validate_loops(program: ProgramPlan, where: str) -> None:
             _require(0 <= loop.index < len(program.buffers), f"{what} names buffer {loop.index}")
             buffer = program.buffers[loop.index]
             _require(buffer.dtype == "i64" and buffer.region == "fixed", f"{what}: its index lies in buffer {buffer.name!r}")
+        if loop.apart:
+            alone = not any(other.begin < loop.end and loop.begin < other.end for other in program.loops if other is not loop)
+            _require(alone and loop.index is None, f"{what} runs apart, and holds or is held by another, or shows its index")
+            for step in program.steps[loop.begin : loop.end]:
+                _require(len(step.examples) == len(step.args), f"{what} runs apart, and {step.label!r} does not say where examples begin")
+                for (index, _), step_by in zip(step.args, step.examples, strict=True):
+                    grows = index != IMMEDIATE and (program.buffers[index].region == "batch" or scales(program.buffers[index].shape))
+                    inside = 0 <= step_by <= (program.buffers[index].nbytes if grows else 0)
+                    _require(inside, f"{what}: an example of {step.label!r} lies outside its buffer")
     for step in program.prologue:
         _require(not step.moves, f"{where}: prologue step {step.label!r} moves")
     for number, step in enumerate(program.steps):

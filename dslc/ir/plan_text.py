@@ -97,13 +97,13 @@ def _program_json(p: ProgramPlan) -> dict[str, Any]:
         "batch_bytes": p.batch_bytes,
         "batch_bound": p.batch_bound,
         "writes": list(p.writes),
-        "loops": [[loop.begin, loop.end, loop.length, loop.reverse, loop.index] for loop in p.loops],
+        "loops": [[loop.begin, loop.end, loop.length, loop.reverse, loop.index, loop.apart] for loop in p.loops],
     }
 
 
 def _step_json(s: StepPlan) -> list[Any]:
     moves = [[m.argument, m.loop, m.counts, m.fixed, m.scaled] for m in s.moves]
-    return [s.kernel, [list(a) for a in s.args], s.serial, s.barrier, s.label, s.span, moves]
+    return [s.kernel, [list(a) for a in s.args], s.serial, s.barrier, s.label, s.span, moves, list(s.examples)]
 
 
 def _persistent(data: Any) -> PersistentPlan:
@@ -114,12 +114,14 @@ def _persistent(data: Any) -> PersistentPlan:
 def _step(data: Any) -> StepPlan:
     kernel, args, serial, barrier, label, span, *rest = data
     moves = tuple(MovePlan(_integer(a), _integer(n), str(c), _integer(f), _integer(b)) for a, n, c, f, b in (rest[0] if rest else ()))
-    return StepPlan(kernel, tuple((_integer(a), _integer(b)) for a, b in args), bool(serial), bool(barrier), label, span, moves)
+    examples = tuple(map(_integer, rest[1])) if len(rest) > 1 else ()
+    return StepPlan(kernel, tuple((_integer(a), _integer(b)) for a, b in args), bool(serial), bool(barrier), label, span, moves, examples)
 
 
 def _loop(data: Any) -> LoopPlan:
-    begin, end, length, reverse, index = data
-    return LoopPlan(_integer(begin), _integer(end), _integer(length), bool(reverse), None if index is None else _integer(index))
+    begin, end, length, reverse, index, *apart = data
+    known = None if index is None else _integer(index)
+    return LoopPlan(_integer(begin), _integer(end), _integer(length), bool(reverse), known, *map(bool, apart))
 
 
 def _program(d: Mapping[str, Any]) -> ProgramPlan:

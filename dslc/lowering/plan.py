@@ -12,9 +12,10 @@ from dslc.ir.module import PortKind
 from dslc.ir.plan import NEW, OLD, BufferPlan, Extent, LoopPlan, MovePlan, PersistentPlan, PortPlan, ProgramPlan, StepPlan
 from dslc.ir.scan import parts
 from dslc.ir.types import TensorType
+from dslc.lowering.apart import examples_apart
 from dslc.lowering.memory import Interval, aligned, assign
 from dslc.lowering.operands import BATCH
-from dslc.lowering.steps import Lowered, Place, Step, located
+from dslc.lowering.steps import Loop, Lowered, Place, Step, located
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,9 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
         chosen = [lowered.steps[n] for n in numbers]
         touched = [_touched(step, lowered, kept, fixed_offsets, batch_offsets, sizes) for step in chosen]
         barrier = _barriers(touched, {at for loop in loops for at in (loop.begin, loop.end)})
-        return tuple(call(kernels[n], step, barrier[at]) for at, (n, step) in enumerate(zip(numbers, chosen, strict=True)))
+        return tuple(call(kernels[n], step, barrier[at], n) for at, (n, step) in enumerate(zip(numbers, chosen, strict=True)))
 
-    def call(kernel: str, step: Step, barrier: bool) -> StepPlan:
+    def call(kernel: str, step: Step, barrier: bool, at: int) -> StepPlan:
         args, moves = [], []
         for number, value in enumerate(step.args):
             part = located(places, value)
@@ -91,16 +92,22 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
                 still, grows = _linear(move.stride, batch)
                 itemsize = value.type.dtype.size
                 moves.append(MovePlan(number, numbers_of[move.loop], move.counts, still * itemsize, grows * itemsize))
-        return StepPlan(kernel, tuple(args), step.serial, barrier, step.label, str(step.span or ""), tuple(moves))
+        return StepPlan(kernel, tuple(args), step.serial, barrier, step.label, str(step.span or ""), tuple(moves), examples.get(at, ()))
 
     rest = [n for n in range(len(lowered.steps)) if n not in early]
     kept_loops, loops = [], []
+    examples: dict[int, tuple[int, ...]] = {}
     for loop in lowered.loops:
         begin, end = bisect_left(rest, loop.begin), bisect_left(rest, loop.end)
         if begin < end:
             kept_loops.append(loop)
             read = loop.index is not None and any(located(places, v).value == loop.index for n in rest[begin:end] for v in lowered.steps[n].args)
-            loops.append(LoopPlan(begin, end, loop.length, loop.reverse, buffer(loop.index) if read and loop.index is not None else None))
+            numbers = rest[begin:end]
+            inside = [_touched(lowered.steps[n], lowered, kept, fixed_offsets, batch_offsets, sizes) for n in numbers]
+            apart = None if read or _nested(loop, lowered.loops) or _reused(lowered, numbers, inside) else _apart(lowered, loop, numbers)
+            examples |= apart or {}
+            index = buffer(loop.index) if read and loop.index is not None else None
+            loops.append(LoopPlan(begin, end, loop.length, loop.reverse, index, apart is not None))
     numbers_of = {loop.number: n for n, loop in enumerate(kept_loops)}
     prologue = made(early)
     steps = made(rest, loops)
@@ -123,6 +130,26 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
         fixed_bytes, batch_bytes, lowered.bound if batch else None, tuple(dict.fromkeys(writes)), tuple(loops),
     )  # fmt: skip
     return plan, tuple(packed)
+
+
+def _nested(loop: Loop, loops: Sequence[Loop]) -> bool:
+    return any(other is not loop and other.begin < loop.end and loop.begin < other.end for other in loops)
+
+
+def _reused(lowered: Lowered, numbers: list[int], touched: list[tuple[list[Range], list[Range]]]) -> bool:
+    """Whether steps write memory that others know as part of something else: then one example's may be where another's was."""
+    read: set[tuple[Value, Range]] = set()
+    written: set[tuple[Value, Range]] = set()
+    for n, (reads, writes) in zip(numbers, touched, strict=True):
+        for known, values, ranges in ((read, lowered.steps[n].reads, reads), (written, lowered.steps[n].writes, writes)):
+            known |= {(located(lowered.places, v).value, r) for v, r in zip(values, ranges, strict=True)}
+    return any(mine != other and w.meets(r) for mine, w in written for other, r in read | written)
+
+
+def _apart(lowered: Lowered, loop: Loop, numbers: list[int]) -> dict[int, tuple[int, ...]] | None:
+    """For every step of a loop that threads may run apart, bytes from one example to the next."""
+    found = examples_apart(lowered, [lowered.steps[n] for n in numbers], loop.number, loop.length)
+    return None if found is None else dict(zip(numbers, found, strict=True))
 
 
 def prologue_steps(lowered: Lowered) -> list[int]:

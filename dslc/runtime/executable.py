@@ -26,29 +26,15 @@ from dslc.runtime.arena import Arena
 from dslc.runtime.buffers import aligned_zeros, constant_buffer, persistent_buffer
 from dslc.runtime.cache import Cache
 from dslc.runtime.convert import DTYPES, Array, Scalar, address_of, check_shape, convert, did_you_mean, refuse, show_array
-from dslc.runtime.job import PROFILE_WORD, THREADS_WORD, Choice, Job
+from dslc.runtime.job import EXAMPLES_APART, THREADS_WORD, Choice, Job
 from dslc.runtime.linking import linked
 from dslc.runtime.pool import Pool, shared_pool, thread_count
 from dslc.runtime.pool_code import PROFILE_WORDS
+from dslc.runtime.profile import StepTime, step_times
 
 Inputs = Mapping[str, Any]
 _Array = tuple[str, np.dtype[Any], tuple[int, ...], list[tuple[Any, int, int]]]  # name, type, shape, (words, which, offset)
 DENSE = 0x101  # NumPy's flags of an array that is C-contiguous and aligned
-
-
-@dataclass(frozen=True, slots=True)
-class StepTime:
-    """One step of a profiled call. `seconds`: from its first thread's start to its last one's end; `busy`: summed over threads.
-
-    Inside a loop both are those of all iterations together, and `seconds` those of the thread that worked longest.
-    """
-
-    number: int
-    kernel: str
-    label: str
-    span: str
-    seconds: float
-    busy: float
 
 
 class Executable:
@@ -146,8 +132,10 @@ class _InputPort:
 
     __slots__ = ("dtype", "factor", "name", "port", "shape", "tail", "words")
 
-    def __init__(self, port: PortPlan, words: list[tuple[Any, int, int]]):
-        self.name, self.dtype, self.port, self.words = port.name, DTYPES[port.dtype], port, words
+    words: list[tuple[Any, int, int]]  # where the job has its address
+
+    def __init__(self, port: PortPlan):
+        self.name, self.dtype, self.port = port.name, DTYPES[port.dtype], port
         first = port.shape[0] if port.shape else 0
         self.factor = 0 if isinstance(first, int) else first[1]
         self.shape = concrete(port.shape, 1)
@@ -170,8 +158,10 @@ class Program:
         self.executable = executable
         self.plan = plan
         kernels, threads = executable._kernels, executable.threads
-        self._job = Job(plan.steps, kernels, threads, plan.loops)
+        self._job = self._usual = Job(plan.steps, kernels, threads, plan.loops)
+        self._apart = Job(plan.steps, kernels, threads, plan.loops, True) if threads > 1 and any(n.apart for n in plan.loops) else None
         self._prologue = Job(plan.prologue, kernels, threads)
+        self._jobs = [job for job in (self._usual, self._apart, self._prologue) if job is not None]
         self._prologue_version = 0
         self._ages = not executable._derived_from.isdisjoint(plan.writes)  # what a prologue made is out of date after a call
         self._block = aligned_zeros("i64", (max(1, len(plan.settings)),))
@@ -179,11 +169,11 @@ class Program:
         self._defaults = {p.name: p.default for p in plan.settings if p.default is not None}
         self._needed = frozenset(self._scalars) - frozenset(self._defaults)
         self._block_is_default = False
-        self._inputs = [_InputPort(p, self._words(p.buffer)) for p in plan.inputs]
+        self._inputs = [_InputPort(p) for p in plan.inputs]
         self._input_names = frozenset(p.name for p in plan.inputs)
-        self._direct = [(p, DTYPES[p.dtype], self._words(p.buffer)) for p in plan.outputs if plan.buffers[p.buffer].region == "output"]
+        self._direct: list[tuple[PortPlan, Any, list[tuple[Any, int, int]]]] = []
+        self._fixed_outputs: list[tuple[str, tuple[int, ...], Any, list[tuple[Any, int, int]], bool]] = []
         self._copied = [p for p in plan.outputs if plan.buffers[p.buffer].region != "output"]
-        self._fixed_outputs = [(p.name, concrete(p.shape, 1), dtype, words, scales(p.shape)) for p, dtype, words in self._direct]
         self._batched = plan.batch_bound is not None
         self._input_index = {p.buffer: number for number, p in enumerate(plan.inputs)}
         self._batch = self._capacity = 0  # what the tables were written for
@@ -193,6 +183,7 @@ class Program:
         self._choice = Choice()
         self._alone = self._profiling = False
         self._known: _Known | None = None
+        self._find_words()
 
     def __call__(
         self, inputs: Inputs, settings: Inputs | None = None, out: Mapping[str, Array] | None = None, batch: int = 0
@@ -276,22 +267,17 @@ class Program:
         threads = self.executable.threads
         times = np.zeros((len(self.plan.steps), threads, PROFILE_WORDS), np.int64)
         with self.executable.lock:
-            self._job.words[PROFILE_WORD] = address_of(times)
+            for job in self._jobs[:-1]:
+                job.set_profile(address_of(times))
             self._profiling = True
             self._set_alone(False)
             try:
                 self(inputs, settings, None, batch)
             finally:
-                self._job.words[PROFILE_WORD] = 0
+                for job in self._jobs[:-1]:
+                    job.set_profile(0)
                 self._profiling = False
-        rows = []
-        for number, step in enumerate(self.plan.steps):
-            ran = times[number][times[number, :, 1] > 0]
-            again = self.plan.runs(number) > 1
-            wall = (ran[:, 2].max() if again else ran[:, 1].max() - ran[:, 0].min()) * 1e-9 if len(ran) else 0.0
-            busy = ran[:, 2].sum() * 1e-9
-            rows.append(StepTime(number, step.kernel, step.label, step.span, float(wall), float(busy)))
-        return rows
+        return step_times(self.plan, times)
 
     # ------------------------------------------------------------------------------------------------------- inputs
 
@@ -443,12 +429,17 @@ class Program:
                 "DL0658", f"step `{step.label or step.kernel}`{place} of program `{self.plan.name}` failed with status {error & 0xFFFFFFFF}"
             )
 
-    def _words(self, buffer: int) -> list[tuple[Any, int, int]]:
-        return [
-            (job.words, place.word, place.offset + self.plan.buffers[buffer].offset)
-            for job in (self._job,)
-            for place in job.places.get(buffer, ())
-        ]
+    def _find_words(self) -> None:
+        """Where the job has the addresses of the caller's arrays."""
+        buffers = self.plan.buffers
+
+        def words(buffer: int) -> list[tuple[Any, int, int]]:
+            return [(table, word, offset + buffers[buffer].offset) for table, word, offset in self._job.words_of(buffer)]
+
+        for port in self._inputs:
+            port.words = words(port.port.buffer)
+        self._direct = [(p, DTYPES[p.dtype], words(p.buffer)) for p in self.plan.outputs if buffers[p.buffer].region == "output"]
+        self._fixed_outputs = [(p.name, concrete(p.shape, 1), dtype, places, scales(p.shape)) for p, dtype, places in self._direct]
 
     def _place(self, batch: int) -> None:
         """Have an arena for this batch; write the batch and, where the arena or its division changed, every address in it."""
@@ -456,12 +447,17 @@ class Program:
         capacity = max(self._capacity, batch if self._batched else 0)
         executable.arena.reserve(plan.arena_bytes(capacity))
         generation = executable.arena.generation
-        if (capacity, generation) != (self._capacity, self._generation):
+        moved = (capacity, generation) != (self._capacity, self._generation)
+        if moved:
             self._addresses = self._find(capacity)
-            for job in (self._job, self._prologue):
-                job.place_all(self._addresses.get)
-        for job in (self._job, self._prologue):
+        for job in self._jobs:
             job.set_batch(batch)
+            if moved or job.parts:
+                job.place_all(self._addresses.get)
+        if self._apart is not None:
+            self._set_alone(False)
+            self._job = self._apart if batch >= EXAMPLES_APART * executable.threads else self._usual
+            self._find_words()
         self._batch, self._capacity, self._generation = batch, capacity, generation
         self._choice = self._choices.setdefault(batch, Choice(self._job.published))
 

@@ -25,6 +25,9 @@ A job: [threads, batch, profile, number of groups that will be published] then g
 zero word. A row: [kernel, words in this row, flags (1: serial: one share of one), number of the row, arguments ...]. A profile, where not 0, is for each
 row and share when it last began and ended and how long it ran in all, in nanoseconds.
 
+A row whose flags say 4 calls no kernel: its arguments are jobs, one a share, each for some of the examples, which a share runs from
+beginning to end without meeting anybody. Such a job publishes -1 groups; its kernels hear that they are share 0 of 1.
+
 A *loop* is between two marks among the groups, [loop, 0: begin or 1: end, 0 shares]: its groups stand in the job once and are published
 for every iteration. Who completes the last share before a mark steps the loop, which no barrier but that of the group itself has to order:
 
@@ -34,13 +37,12 @@ for every iteration. Who completes the last share before a mark steps the loop, 
 
 A moving word, an argument whose address depends on the iteration, is [where it stands, base, number of terms] and terms [counter, stride]:
 the word becomes base + the sum of counter * stride, where the counters are words 32, 40 and 48 of this loop and of those around it.
-
-Longer than most files: the functions are one module of IR and share its state's layout, which stands here once.
 """
 
 from __future__ import annotations
 
 from dslc.runtime.pool_loops import LOOPS
+from dslc.runtime.pool_rows import ROWS
 from dslc.runtime.pool_system import PARTS, SYSTEM
 
 STATE_BYTES = 640
@@ -48,6 +50,8 @@ CLAIM_BYTES = 128
 EPOCH, JOB, ERROR, STOP, WORKERS, STEAL, SPIN, IDLE, POLITE, CLAIMS = 0, 512, 520, 528, 536, 544, 552, 560, 568, 640
 SERIAL = 1
 BARRIER = 2
+APART = 4
+WHOLE = -1
 ROW_HEADER_WORDS = 4
 JOB_HEADER_WORDS = 4
 RECORD_WORDS = 3
@@ -127,85 +131,6 @@ try:
   ret i1 %won
 no:
   ret i1 false
-}
-
-; one share of the rows of a group; returns 0, or (row number + 1) << 32 | status of the last kernel that failed
-define internal i64 @run_rows(ptr %group, ptr %job, i64 %share) {
-  %slots = alloca [8 x i64]
-  %row.slot = alloca ptr
-  %error.slot = alloca i64
-  store i64 0, ptr %error.slot
-  %threads = load i64, ptr %job
-  %batch.word = getelementptr i8, ptr %job, i64 8
-  %batch = load i64, ptr %batch.word
-  %profile.word = getelementptr i8, ptr %job, i64 16
-  %profile = load i64, ptr %profile.word
-  %first = load ptr, ptr %group
-  %end.word = getelementptr i8, ptr %group, i64 8
-  %end = load ptr, ptr %end.word
-  store ptr %first, ptr %row.slot
-  br label %loop
-loop:
-  %row = load ptr, ptr %row.slot
-  %over = icmp eq ptr %row, %end
-  br i1 %over, label %leave, label %step
-step:
-  %words.word = getelementptr i8, ptr %row, i64 8
-  %words = load i64, ptr %words.word
-  %bytes = mul i64 %words, 8
-  %next = getelementptr i8, ptr %row, i64 %bytes
-  store ptr %next, ptr %row.slot
-  %flags.word = getelementptr i8, ptr %row, i64 16
-  %flags = load i64, ptr %flags.word
-  %serial.bit = and i64 %flags, 1
-  %serial = icmp ne i64 %serial.bit, 0
-  %other = icmp ne i64 %share, 0
-  %skip = and i1 %serial, %other
-  br i1 %skip, label %loop, label %run
-run:
-  %number.word = getelementptr i8, ptr %row, i64 24
-  %number = load i64, ptr %number.word
-  %kernel = load ptr, ptr %row
-  %args.word = getelementptr i8, ptr %row, i64 32
-  %args = ptrtoint ptr %args.word to i64
-  %parts = select i1 %serial, i64 1, i64 %threads
-  %timed = icmp ne i64 %profile, 0
-  br i1 %timed, label %measure, label %plain
-plain:
-  %status.plain = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %parts, i64 %batch)
-  br label %check
-measure:
-  %begin = call i64 @now()
-  %status.timed = call i32 %kernel(ptr %slots, ptr %slots, i64 %args, i64 %share, i64 %parts, i64 %batch)
-  %finish = call i64 @now()
-  %line = mul i64 %number, %threads
-  %cell = add i64 %line, %share
-  %offset = mul i64 %cell, 24
-  %address = add i64 %profile, %offset
-  %out = inttoptr i64 %address to ptr
-  store i64 %begin, ptr %out
-  %out.end = getelementptr i8, ptr %out, i64 8
-  store i64 %finish, ptr %out.end
-  %out.total = getelementptr i8, ptr %out, i64 16
-  %total.old = load i64, ptr %out.total
-  %ran = sub i64 %finish, %begin
-  %total = add i64 %total.old, %ran
-  store i64 %total, ptr %out.total
-  br label %check
-check:
-  %status = phi i32 [ %status.plain, %plain ], [ %status.timed, %measure ]
-  %good = icmp eq i32 %status, 0
-  br i1 %good, label %loop, label %fail
-fail:
-  %one = add i64 %number, 1
-  %high = shl i64 %one, 32
-  %low = zext i32 %status to i64
-  %error = or i64 %high, %low
-  store i64 %error, ptr %error.slot
-  br label %loop
-leave:
-  %result = load i64, ptr %error.slot
-  ret i64 %result
 }
 
 ; runs a claimed share and publishes the next group if it was the last; returns whether it was
@@ -472,30 +397,9 @@ go:
 ; dslc_alone(job): the same without a pool, for one thread
 define i64 @dslc_alone(ptr %job) {
   %float = call i64 @enter_float()
-  %record.slot = alloca ptr
-  %error.slot = alloca i64
-  store i64 0, ptr %error.slot
-  %start = getelementptr i8, ptr %job, i64 32
-  store ptr %start, ptr %record.slot
-  br label %loop
-loop:
-  %record = load ptr, ptr %record.slot
-  %group = call ptr @next_group(ptr %record)
-  %end = icmp eq ptr %group, null
-  br i1 %end, label %leave, label %run
-run:
-  %error = call i64 @run_rows(ptr %group, ptr %job, i64 0)
-  %old = load i64, ptr %error.slot
-  %bad = icmp ne i64 %error, 0
-  %kept = select i1 %bad, i64 %error, i64 %old
-  store i64 %kept, ptr %error.slot
-  %next = getelementptr i8, ptr %group, i64 24
-  store ptr %next, ptr %record.slot
-  br label %loop
-leave:
+  %error = call i64 @run_job(ptr %job, i64 0)
   call void @leave_float(i64 %float)
-  %result = load i64, ptr %error.slot
-  ret i64 %result
+  ret i64 %error
 }
 
 ; dslc_stop(state): every worker leaves; join the handles before this code is freed
@@ -535,7 +439,7 @@ def pool_ir(machine: str) -> str | None:
     parts = PARTS.get({"amd64": "x86_64", "arm64": "aarch64"}.get(machine.lower(), machine.lower()))
     if parts is None:
         return None
-    text = SYSTEM + LOOPS + _CODE
+    text = SYSTEM + LOOPS + ROWS + _CODE
     for name, value in parts.items():
         text = text.replace("{" + name + "}", value)
     return text

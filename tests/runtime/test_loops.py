@@ -181,3 +181,79 @@ def test_refused_plans() -> None:
     refused("outside its buffer", steps=(good.steps[0], far, good.steps[2]), loops=(LoopPlan(1, 2, 4),))
     apart = dataclasses.replace(good.steps[0], barrier=False)
     refused("do not meet", steps=(apart, *good.steps[1:]))
+
+
+def apart(length: int) -> ProgramPlan:
+    """h = x + 1, then for `length` iterations h += 1 and h += 1, then y = h + 1, each thread for its own examples of h."""
+    row = (p.batch_times(), 4)
+    buffers = (
+        BufferPlan("x", "f32", row, "input", 0, 16),
+        BufferPlan("h", "f32", (p.batch_times(4),), "batch", 0, 16),
+        BufferPlan("y", "f32", row, "output", 0, 16),
+    )
+    count = StepPlan("add_one", ((1, 0), (1, 0), (IMMEDIATE, 4)), examples=(16, 16, 0), label="count")
+    steps = (
+        StepPlan("add_one", ((0, 0), (1, 0), (IMMEDIATE, 4))),
+        count,
+        dataclasses.replace(count, serial=True),
+        StepPlan("add_one", ((1, 0), (2, 0), (IMMEDIATE, 4))),
+    )
+    inputs, outputs = (PortPlan("x", "f32", row, 0),), (PortPlan("y", "f32", row, 2),)
+    loops = (LoopPlan(1, 3, length, apart=True),)
+    return ProgramPlan("main", buffers, steps, inputs, outputs, batch_bytes=16, batch_bound=100, loops=loops)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 7])
+def test_threads_run_a_loop_apart(threads: int, length: int) -> None:
+    """With eight examples for each of them, in one group; with fewer, they share each. Also on the caller's thread alone."""
+    executable = made(apart(length), threads)
+    program = executable.program("main")
+    for batch in (1, 8 * threads, 8 * threads - 1, 50, 100, 31, 50):
+        x = np.arange(4 * batch, dtype=np.float32).reshape(batch, 4)
+        for _ in range(20):
+            assert np.array_equal(executable.call("main", {"x": x})["y"], x + 2 + 2 * length)
+        assert program._job.published == (3 if threads > 1 and batch >= 8 * threads else 2 + 2 * length)
+    program._set_alone(True)
+    program._choice.left = 1
+    program._choice.alone = True
+    assert np.array_equal(executable.call("main", {"x": x})["y"], x + 2 + 2 * length)
+    times = program.profile({"x": x})
+    assert [t.number for t in times] == [0, 1, 2, 3] and all(t.busy > 0 for t in times)
+
+
+def test_elements_of_sequences_in_loops_that_run_apart() -> None:
+    """y[t, n] = x[t, n] + 1: what the index moves by grows with the whole batch, and a thread's examples begin inside each element."""
+    row = (p.batch_times(12),)
+    buffers = (BufferPlan("x", "f32", row, "input", 0, 48), BufferPlan("y", "f32", row, "output", 0, 48))
+    moves = (MovePlan(0, 0, p.INDEX, 0, 16), MovePlan(1, 0, p.INDEX, 0, 16))
+    step = StepPlan("add_one", ((0, 0), (1, 0), (IMMEDIATE, 4)), moves=moves, examples=(16, 16, 0))
+    ports = (PortPlan("x", "f32", row, 0),), (PortPlan("y", "f32", row, 1),)
+    executable = made(ProgramPlan("main", buffers, (step,), *ports, batch_bound=40, loops=(LoopPlan(0, 1, 3, apart=True),)))
+    for batch in (16, 40, 17, 2, 16):
+        x = np.random.default_rng(batch).standard_normal(12 * batch).astype(np.float32)
+        for _ in range(5):
+            assert np.array_equal(executable.call("main", {"x": x})["y"], x + 1)
+
+
+def test_error_in_a_loop_that_runs_apart_names_the_step() -> None:
+    program = apart(3)
+    steps = (*program.steps[:2], StepPlan("fail", (), label="boom", span="net.dl:3:5"), program.steps[3])
+    executable = made(dataclasses.replace(program, steps=steps))
+    for batch in (1, 50):
+        with pytest.raises(DiagnosticError, match="boom"):
+            executable.call("main", {"x": np.zeros((batch, 4))})
+
+
+def test_refused_plans_of_loops_that_run_apart() -> None:
+    good = apart(3)
+
+    def refused(match: str, **changes: object) -> None:
+        plan = ExecutablePlan((dataclasses.replace(good, **changes),), kernels=tuple(KernelPlan(n, n, n) for n in KERNELS))  # type: ignore[arg-type]
+        with pytest.raises(p.PlanError, match=match):
+            validate(plan)
+
+    refused("holds or is held", loops=(LoopPlan(1, 3, 3, apart=True), LoopPlan(1, 2, 2)))
+    for examples, match in (((16, 16), "where examples begin"), ((16, 32, 0), "outside its buffer"), ((16, -16, 0), "outside its buffer")):
+        step = dataclasses.replace(good.steps[1], examples=examples)
+        refused(match, steps=(good.steps[0], step, *good.steps[2:]))

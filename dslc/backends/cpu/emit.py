@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from dslc.backends.cpu.chains import are_long_chains
+from dslc.backends.cpu.index_lanes import Vector, index_lanes
 from dslc.backends.cpu.keys import Keys
 from dslc.backends.cpu.pairs import paired
 from dslc.backends.cpu.sharing import INNER, OUTER, THREADS, Shares, factor, few_examples, splits_inside
 from dslc.backends.cpu.vocabulary import FUNCTIONS, bare, identity, operation
 from dslc.ir import dims
-from dslc.ir.dims import Dim, Quotient
+from dslc.ir.dims import Dim
 from dslc.ir.loops import (
     SIGNS,
     ClampedLoad,
@@ -46,15 +48,6 @@ class Scope:
     indent: int
     lines: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Vector:
-    """The vector loop around the current line: its variable, and the number of live lanes where it is a tail."""
-
-    variable: str
-    live: str | None = None
-    shift: int = 0  # lanes after the variable's value: sub-vectors of a canonical reduction
 
 
 class Emitter:
@@ -117,8 +110,10 @@ class Emitter:
                     full = f"{start} + ({stop} - {start}) // {width} * {width}"
                 else:
                     full = f"{factor(stop)} // {width} * {width}"
-            with self.loop(f"for {stmt.variable} in range({start}, {full}, {width}):", stmt.variable, Vector(stmt.variable)):
-                self.lane_body(stmt.body)
+            begin = self.in_turns(stmt, start, full)
+            if begin != full:
+                with self.loop(f"for {stmt.variable} in range({begin}, {full}, {width}):", stmt.variable, Vector(stmt.variable)):
+                    self.lane_body(stmt.body)
         if exact:
             return
         if isinstance(extent, int) and not parallel:
@@ -131,6 +126,28 @@ class Emitter:
         with self.loop(f"for {stmt.variable} in range({begin}, {stop}, {width}):", stmt.variable, Vector(stmt.variable, live)):
             self.line(f"{live} = {stop} - {stmt.variable}")
             self.lane_body(stmt.body)
+
+    def in_turns(self, stmt: For, start: str, stop: str) -> str:
+        """Where long chains of dependent operations are computed: two vectors a step, a line of each in turns. Returns where it ends.
+
+        One chain leaves the multiplier idle, and the next step's is too far down the program for the processor to begin it.
+        """
+        step = 2 * self.width
+        known = stop.isdigit() and start.isdigit()
+        end = str(int(start) + (int(stop) - int(start)) // step * step) if known else self.fresh("e")
+        if end == start or not are_long_chains(stmt.body):
+            return start
+        if not known:
+            self.line(f"{end} = {start} + ({stop} - {factor(start)}) // {step} * {step}")
+        with self.loop(f"for {stmt.variable} in range({start}, {end}, {step}):", stmt.variable, Vector(stmt.variable)):
+            first = self.scopes[-1]
+            self.lane_body(stmt.body)
+            self.scopes[-1] = second = Scope(first.variables, first.indent)
+            self.vector = Vector(stmt.variable, shift=self.width)
+            self.lane_body(stmt.body)
+            self.scopes[-1] = first
+            first.lines = [line for two in zip(first.lines, second.lines, strict=True) for line in two]
+        return end
 
     def lane_body(self, body: tuple[Stmt, ...]) -> None:
         assert self.vector is not None
@@ -197,7 +214,7 @@ class Emitter:
             self.line(f"vstore_part_{dtype}({p}, {self.dim(stmt.address)}, {value}, 1)")
         else:
             scale = coefficient(stmt.address, v.variable)
-            address = self.dim(stmt.address)
+            address = self.dim(v.shifted(stmt.address))
             assert scale is not None and scale != 0, "a store walks with its vector variable"
             part = f", {v.live}" if v.live else ""
             suffix = "_part" if v.live else ""
@@ -280,15 +297,11 @@ class Emitter:
 
     def load(self, e: Load) -> str:
         dtype, p, v = e.dtype.value, f"p{e.buffer}", self.vector
-        address = self.dim(e.address)
-        if v is None:
-            return f"vbroadcast_{dtype}({p}, {address})"
-        scale = coefficient(e.address, v.variable)
-        if scale == 0:
-            return f"vbroadcast_{dtype}({p}, {address})"
+        scale = 0 if v is None else coefficient(e.address, v.variable)
+        if v is None or scale == 0:
+            return f"vbroadcast_{dtype}({p}, {self.dim(e.address)})"
         part, suffix = (f", {v.live}", "_part") if v.live else ("", "")
-        if v.shift:
-            address = self.dim(dims.substitute(e.address, {v.variable: dims.name(v.variable) + v.shift}))
+        address = self.dim(v.shifted(e.address))
         if scale == 1:
             return f"vload{suffix}_{dtype}({p}, {address}{part})"
         if isinstance(scale, int):
@@ -326,8 +339,7 @@ class Emitter:
 
     def load_between(self, e: ClampedLoad, v: Vector, address: Dim, index: Dim, extent: Dim, stride: int, step: int) -> str:
         """Lanes `stride` elements apart of which those outside of their axis are not touched: a Select discards them."""
-        first_lane = {v.variable: dims.name(v.variable) + v.shift}
-        address, index = dims.substitute(address, first_lane), dims.substitute(index, first_lane)
+        address, index = v.shifted(address), v.shifted(index)
         first, stop = -dims.floor_divide(index, step), self.fresh("hi")
         self.line(f"{stop} = {self.dim(-dims.floor_divide(index - extent, step))}")
         if v.live:
@@ -336,39 +348,7 @@ class Emitter:
         return f"{call}_{e.dtype.value}(p{e.buffer}, {self.dim(address)}{apart}, {self.dim(first)}, {stop})"
 
     def index_vector(self, d: Dim) -> str:
-        """An index as i64 lanes."""
-        v = self.vector
-        if v is None or v.variable not in dims.names(d):
-            return f"splat_i64({self.dim(d)})"
-        shifted = dims.substitute(d, {v.variable: dims.name(v.variable) + v.shift}) if v.shift else d
-        scale = coefficient(d, v.variable)
-        if scale == 1:
-            return f"iota_i64({self.dim(shifted)})"
-        if scale is not None:
-            rest = self.dim(dims.substitute(d, {v.variable: 0}))
-            return f"splat_i64({rest}) + iota_i64({v.variable} + {v.shift}) * splat_i64({self.dim(scale)})"
-        return self._polynomial_vector(d)
-
-    def _polynomial_vector(self, d: Dim) -> str:
-        """Index arithmetic lane by lane, where the vector variable stands inside a quotient."""
-        if isinstance(d, int):
-            return f"splat_i64({d})"
-        terms = []
-        for monomial, scale in d.terms:
-            factors = [f"splat_i64({scale})"] if scale != 1 or not monomial else []
-            for atom, power in monomial:
-                factors += [self._atom_vector(atom)] * power
-            terms.append(" * ".join(factors))
-        name = self.fresh("x")
-        self.line(f"{name} = {' + '.join(terms)}")
-        return name
-
-    def _atom_vector(self, atom: str | Quotient) -> str:
-        v = self.vector
-        assert v is not None
-        if isinstance(atom, str):
-            return f"iota_i64({atom} + {v.shift})" if atom == v.variable else f"splat_i64({atom})"
-        return f"ifloordiv({self._polynomial_vector(atom.numerator)}, {self._polynomial_vector(atom.denominator)})"
+        return index_lanes(d, self.vector)
 
     # ---- reductions ----
 
@@ -478,7 +458,7 @@ class Emitter:
     # ---- small things ----
 
     def dim(self, d: Dim) -> str:
-        return dim_text(d)
+        return str(d)
 
     def line(self, text: str) -> None:
         self.scopes[-1].lines.append("    " * self.scopes[-1].indent + text)
@@ -486,11 +466,6 @@ class Emitter:
     def fresh(self, prefix: str) -> str:
         self.counter += 1
         return f"{prefix}{self.counter}"
-
-
-def dim_text(d: Dim) -> str:
-    """An index as a Python expression."""
-    return str(d)
 
 
 def emit(program: LoopProgram, width: int, name: str = "kernel") -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dslc.backends.cpu.emit import LANES, Emitter, Vector
+from dslc.backends.cpu.emit import LANES, Emitter
+from dslc.backends.cpu.index_lanes import Vector
 from dslc.backends.cpu.vocabulary import identity
 from dslc.ir import dims
 from dslc.ir.loops import LoopProgram, Reduce

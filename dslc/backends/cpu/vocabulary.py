@@ -10,8 +10,9 @@ FUNCTIONS = {
     "sqrt": "vsqrt", "rsqrt": "vrsqrt", "floor": "vfloor", "ceil": "vceil", "trunc": "vtrunc", "round": "vrint", "abs": "vabs",
     "max": "vmax", "min": "vmin", "floordiv": "ifloordiv", "mod": "imod",
 }  # fmt: skip
-MATH = """exp exp2 expm1 log log2 log10 log1p sinh cosh tanh asinh acosh atanh sigmoid erf sin cos tan asin acos atan atan2 pow fmod"""
-FUNCTIONS |= {name: f"v{name}" for name in MATH.split()}  # mathlib.FORMULAS, which is not imported here: it needs Numba
+NAMES = """exp exp2 expm1 log log2 log10 log1p sinh cosh tanh asinh acosh atanh sigmoid erf sin cos tan asin acos atan atan2 pow fmod"""
+MATH = frozenset(NAMES.split())  # mathlib.FORMULAS, which is not imported here: it needs Numba
+FUNCTIONS |= {name: f"v{name}" for name in MATH}
 
 
 def operation(e: Expr, operands: Sequence[str]) -> str:
