@@ -14,6 +14,7 @@ FAR_BYTES = 1024  # from which hardware takes the next line of a row for none th
 TILES_AHEAD, STEPS_AHEAD = 4, 16
 WRITES_AHEAD_BYTES = 3 << 10
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
+CHUNK_BYTES = 64 << 10  # what tiles that share a panel may take of the scalar operand for a chunk. Measured: with twice that nothing is won
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
 FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
 BUSY = 8  # sums that keep two fma units with a latency of four cycles busy
@@ -255,4 +256,25 @@ def ahead_of(s: Schedule) -> Ahead | None:
         sharing, loops = max(1, sharing) * count, loops + 1
     if _bytes(s, s.vector) < AHEAD_BYTES or sharing < 2 or not distance or s.columns:
         return None
-    return Ahead(distance, max(1, -(-lanes.size // sharing)), loops)
+    ahead = Ahead(distance, max(1, -(-lanes.size // sharing)), loops)
+    chunk = s.reduction.steps * lanes.size
+    return replace(ahead, distance=chunk, chunks=True) if _chunks_follow(s, chunk) and _chunk_stays(s, loops) else ahead
+
+
+def _chunk_stays(s: Schedule, loops: int) -> bool:
+    """Whether what a chunk takes of the scalar operand, for all tiles of the grid's last `loops` loops, stays in the first caches."""
+    inside = {g.axis for g in s.grid[len(s.grid) - loops :]} | {t.axis.name for t in s.rows}
+    axes = [a for a in s.contraction.outputs if a.name in inside] + list(s.reduction.inside)
+    spans = [(a.size(BATCH_HINT), s.stride(a, s.scalar)) for a in axes]
+    if s.reduction.cut is not None:
+        spans.append((s.reduction.block, s.stride(s.reduction.cut, s.scalar)))
+    return footprint(spans) * s.contraction.dtype.size <= CHUNK_BYTES
+
+
+def _chunks_follow(s: Schedule, chunk: int) -> bool:
+    """Whether a panel is read in chunks of so many elements that follow each other."""
+    r = s.reduction
+    if r.single or s.chunks_outside or s.bounds is not None:
+        return False
+    step = r.block * s.stride(r.cut, s.vector) if r.cut is not None else s.stride(r.outside[-1], s.vector)
+    return step == chunk

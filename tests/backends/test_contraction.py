@@ -161,6 +161,22 @@ def masked(m: int, n: int) -> Expr:
     return Select(Binary("gt", y, number(0.0), DType.BOOL), ACC, number(0.0), F32)
 
 
+def conv_panels(batch: int, h: int, ci: int, panels: int, lanes: int, **options: object) -> Contraction:
+    """A convolution of 3 x 3 with weights [panels, ci, kh, kw, lanes]."""
+    at, co = h - 2, panels * lanes
+    axes = (
+        Axis("n", batch, h * h * ci, 0, at * at * co),
+        Axis("panel", panels, 0, ci * 9 * lanes, lanes),
+        Axis("lane", lanes, 0, 1, 1),
+        Axis("oh", at, h * ci, 0, at * co),
+        Axis("ow", at, ci, 0, co),
+        Axis("ci", ci, 1, 9 * lanes, None),
+        Axis("kh", 3, h * ci, 3 * lanes, None),
+        Axis("kw", 3, ci, lanes, None),
+    )
+    return Contraction(axes, **options)  # type: ignore[arg-type]
+
+
 CASES = {
     "matmul": matmul(20, 40, 30),
     "matmul, tails everywhere": matmul(37, 83, 129),
@@ -215,6 +231,8 @@ CASES = {
     "conv weight gradient, channels first": weight_gradient_nchw(None, 16, 24, 1, 6, 5),
     "conv input gradient": input_gradient(None, 10, 16, 6, 5),
     "conv input gradient, more channels": input_gradient(None, 6, 32, 4, 3),
+    "conv, large panels": conv_panels(2, 9, 72, 4, 32),
+    "conv, large panels, last chunk short, epilogue": conv_panels(1, 6, 100, 3, 32, epilogue=relu(add(ACC, Load(3, name("lane"), F32)))),
     "depthwise": depthwise(2, 9, 32, 3),
     "depthwise, tails": depthwise(None, 8, 43, 3),
     "depthwise, few channels": depthwise(None, 9, 10, 5),

@@ -85,3 +85,29 @@ def test_plans_do_not_depend_on_what_was_planned_before() -> None:
     other = replace(product, axes=tuple(replace(a) for a in product.axes))
     assert all(a is not b for a, b in zip(product.axes, other.axes, strict=True))
     assert plan(other, 16) == first and any(g.block for g in first.grid)
+
+
+@pytest.mark.parametrize(("size", "channels", "together"), [(7, 512, True), (56, 64, False), (7, 32, False)])
+def test_tiles_of_few_pixels_share_a_chunk_of_a_large_panel(size: int, channels: int, together: bool) -> None:
+    """The tiles of a panel run chunk by chunk, and ask for the next chunk: not where they are many, nor for one chunk."""
+    pitch = size + 2
+    made = plan(
+        Contraction(
+            (
+                Axis("n", None, pitch * pitch * channels, 0, size * size * 512),
+                Axis("panel", 16, 0, channels * 9 * 32, 32),
+                Axis("lane", 32, 0, 1, 1),
+                Axis("y", size, pitch * channels, 0, size * 512),
+                Axis("x", size, channels, 0, 512),
+                Axis("c", channels, 1, 9 * 32, None),
+                Axis("ky", 3, pitch * channels, 3 * 32, None),
+                Axis("kx", 3, channels, 32, None),
+            )
+        ),
+        16,
+    )
+    assert made.ahead is not None and made.ahead.chunks == together
+    assert made.ahead is not None and made.ahead.chunks == together
+    if together:
+        assert made.ahead.distance == made.reduction.steps * 32
+        assert [g.axis for g in made.grid if g.axis in ("n", "panel", "y")] == ["n", "panel", "y"]

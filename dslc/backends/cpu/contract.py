@@ -85,19 +85,36 @@ class _Kernel:
         depth = 1
         if s.chunks_outside:
             depth = self._chunk_loops(depth)
+        around: list[GridLoop] = []
+        if s.ahead is not None and s.ahead.chunks:
+            around = [g for g in s.grid[: len(s.grid) - s.ahead.loops] if g in names]
+            loops = loops[len(around) :]
+            depth = self._chunk_loops(self._panels(around, loops, depth))
         self._decode(loops, names, depth)
         self._say("for _ in range(first, after):", depth)
         inner = depth + 1
-        guard = self._tile_indices(loops, names, inner)
+        guard = self._tile_indices([*around, *loops], names, inner)
         if guard:
             self._say(f"if {guard}:", inner)
             inner += 1
         step = inner
-        if not s.chunks_outside:
+        if not s.chunks_outside and not (s.ahead is not None and s.ahead.chunks):
             step = self._chunk_loops(step)
         self._dispatch(step)
         self._advance(loops, names, depth + 1)
         return "\n".join(self.lines) + "\n"
+
+    def _panels(self, around: list[GridLoop], inside: list[GridLoop], depth: int) -> int:
+        """A loop over panels; afterwards `first` and `after` are the thread's tiles of one."""
+        names = self.names
+        self._say(f"share = {' * '.join(f'n{names[g][1:]}' for g in inside) or '1'}", depth)
+        self._say("begin = first", depth)
+        self._say("end = after", depth)
+        self._say("for panel in range(begin // share, (end + share - 1) // share):", depth)
+        self._decode(around, names, depth + 1, "panel")
+        self._say("first = begin - panel * share if begin > panel * share else 0", depth + 1)
+        self._say("after = end - panel * share if end < (panel + 1) * share else share", depth + 1)
+        return depth + 1
 
     def _even_block(self, g: GridLoop) -> str:
         """Tiles in a block of a run-time axis: its blocks are equal, so that a last short one leaves no thread idle. Else ""."""
@@ -138,11 +155,10 @@ class _Kernel:
             self._say(f"last = 1 if {' and '.join(last)} else 0", depth)
         return depth
 
-    def _decode(self, loops: list[GridLoop], names: dict[GridLoop, str], depth: int) -> None:
-        """The position of the thread's first tile."""
+    def _decode(self, loops: list[GridLoop], names: dict[GridLoop, str], depth: int, rest: str = "first") -> None:
+        """The position of the thread's first tile, or of another number."""
         if not loops:
             return
-        rest = "first"
         for g in reversed(loops[1:]):
             t = names[g]
             self._say(f"{t} = {rest} % n{t[1:]}", depth)
