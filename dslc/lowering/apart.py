@@ -15,7 +15,7 @@ from dslc.ir.loops import ClampedLoad, Expr, For, IndexValue, Load, LoadAt, Loop
 from dslc.lowering.contraction import Contraction, linear
 from dslc.lowering.indices import bounds, coefficient, walk
 from dslc.lowering.operands import BATCH
-from dslc.lowering.steps import Lowered, Step, located
+from dslc.lowering.steps import Lowered, Step, linear_in_batch, located
 
 SHARED_BYTES = 3 << 19  # what all examples read: every thread goes through all of it in every iteration, which its own cache must hold
 
@@ -47,7 +47,7 @@ def examples_apart(lowered: Lowered, steps: Sequence[Step], number: int, length:
             if part.value in written:
                 low, high = access.low + part.offset, access.high + part.offset
                 for move in part.moves:
-                    still, grows = _linear(move.stride, batch)
+                    still, grows = linear_in_batch(move.stride, batch)
                     if move.loop != number or (grows and (still or not access.stride or grows % access.stride)):
                         return None
                     low, high = min(low, low + still * (length - 1)), max(high, high + still * (length - 1))
@@ -59,12 +59,6 @@ def examples_apart(lowered: Lowered, steps: Sequence[Step], number: int, length:
                 shared += (access.high - access.low) * value.type.dtype.size
         found.append(tuple(a.stride * v.type.dtype.size for a, v in zip(accesses, step.args, strict=True)))
     return found if shared <= SHARED_BYTES else None
-
-
-def _linear(d: Dim, batch: str) -> tuple[int, int]:
-    """A distance as a number and a multiple of the batch."""
-    at = [dims.evaluate(d, {batch: n}) for n in (0, 1)]
-    return at[0], at[1] - at[0]
 
 
 def _accesses(step: Step) -> list[Access] | None:

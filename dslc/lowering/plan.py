@@ -15,7 +15,7 @@ from dslc.ir.types import TensorType
 from dslc.lowering.apart import examples_apart
 from dslc.lowering.memory import Interval, aligned, assign
 from dslc.lowering.operands import BATCH
-from dslc.lowering.steps import Loop, Lowered, Place, Step, located
+from dslc.lowering.steps import Loop, Lowered, Place, Step, linear_in_batch, located
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
             part = located(places, value)
             args.append((buffer(part.value), part.offset * value.type.dtype.size))
             for move in part.moves:
-                still, grows = _linear(move.stride, batch)
+                still, grows = linear_in_batch(move.stride, batch)
                 itemsize = value.type.dtype.size
                 moves.append(MovePlan(number, numbers_of[move.loop], move.counts, still * itemsize, grows * itemsize))
         return StepPlan(kernel, tuple(args), step.serial, barrier, step.label, str(step.span or ""), tuple(moves), examples.get(at, ()))
@@ -226,16 +226,6 @@ def _lives(lowered: Lowered, kept: Set[Value]) -> dict[Value, tuple[int, int]]:
                 first, last = life[value]
                 life[value] = (min(first, loop.begin), max(last, loop.end - 1))
     return life
-
-
-def _linear(d: Dim, batch: str | None) -> tuple[int, int]:
-    """A size as a number and a multiple of the batch."""
-    if isinstance(d, int):
-        return d, 0
-    assert batch is not None
-    at = [dims.evaluate(d, {batch: n}) for n in (0, 1, 2)]
-    assert at[2] - at[1] == at[1] - at[0], f"{d} does not grow in proportion"
-    return at[0], at[1] - at[0]
 
 
 def _unit_bytes(value: Value, place: Place, batch: str | None) -> tuple[int, bool]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 from dslc.diagnostics import Span
+from dslc.ir import dims
 from dslc.ir.dims import Dim
 from dslc.ir.graph import Graph, Op, Value
 from dslc.ir.loops import LoopProgram
@@ -92,6 +93,16 @@ class Lowered:
     outputs: tuple[Value, ...]
     bound: int
     loops: tuple[Loop, ...] = ()
+
+
+def linear_in_batch(d: Dim, batch: str | None) -> tuple[int, int]:
+    """A size or distance as a number and a multiple of the batch."""
+    if isinstance(d, int):
+        return d, 0
+    assert batch is not None
+    at = [dims.evaluate(d, {batch: n}) for n in (0, 1, 2)]
+    assert at[2] - at[1] == at[1] - at[0], f"{d} does not grow in proportion"
+    return at[0], at[1] - at[0]
 
 
 def located(places: Mapping[Value, Place], value: Value) -> Part:
