@@ -87,8 +87,9 @@ class Ahead:
     """Prefetching of the next panel of the vector operand while this one is used.
 
     The next panel begins `distance` elements further. Each of the tiles that share a panel (the grid's last `loops` loops) asks
-    for an equal part of it, `step` elements in every step of the reduction. With `chunks` these tiles run for a chunk of the sum
-    before the next one, so that the first-level cache holds what they share of the panel; then it is the next chunk that they ask for.
+    for an equal part of it, `step` elements in every step of the reduction: 0 where examples have many rows each, so that the number
+    of tiles follows from the batch. With `chunks` these tiles run for a chunk of the sum before the next one, so that the first-level
+    cache holds what they share of the panel; then it is the next chunk that they ask for.
     """
 
     distance: int

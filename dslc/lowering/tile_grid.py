@@ -14,7 +14,7 @@ FAR_BYTES = 1024  # from which hardware takes the next line of a row for none th
 TILES_AHEAD, STEPS_AHEAD = 4, 16
 WRITES_AHEAD_BYTES = 3 << 10
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
-CHUNK_BYTES = 64 << 10  # what tiles that share a panel may take of the scalar operand for a chunk. Measured: with twice that nothing is won
+CHUNK_BYTES = 96 << 10  # what tiles that share a panel may take of the scalar operand for a chunk. Measured: with more nothing is won
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
 FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
 BUSY = 8  # sums that keep two fma units with a latency of four cycles busy
@@ -243,7 +243,7 @@ def ahead_of(s: Schedule) -> Ahead | None:
             return None
         panel *= axis.extent
     tiled = {t.axis.name: t for t in (*s.rows, *s.columns, lanes)}
-    sharing = loops = 0
+    sharing, loops, known = 0, 0, True
     distance = 0
     for g in reversed(s.grid):
         axis = c.axis(g.axis)
@@ -253,10 +253,11 @@ def ahead_of(s: Schedule) -> Ahead | None:
             distance = step
             break
         count = min(count, g.block) if g.block and g.inner else -(-count // g.block) if g.block else count
+        known = known and (axis.extent is not None or axis.per_batch == 1)
         sharing, loops = max(1, sharing) * count, loops + 1
     if _bytes(s, s.vector) < AHEAD_BYTES or sharing < 2 or not distance or s.columns:
         return None
-    ahead = Ahead(distance, max(1, -(-lanes.size // sharing)), loops)
+    ahead = Ahead(distance, max(1, -(-lanes.size // sharing)) if known else 0, loops)
     chunk = s.reduction.steps * lanes.size
     return replace(ahead, distance=chunk, chunks=True) if _chunks_follow(s, chunk) and _chunk_stays(s, loops) else ahead
 

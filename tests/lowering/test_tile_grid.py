@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dslc.backends.cpu.contract import emit
 from dslc.lowering.contraction import Axis, Contraction
 from dslc.lowering.schedules import BATCH_HINT
 from dslc.lowering.tile_grid import WRITES_AHEAD_BYTES, writes_ahead_of
@@ -111,3 +112,15 @@ def test_tiles_of_few_pixels_share_a_chunk_of_a_large_panel(size: int, channels:
     if together:
         assert made.ahead.distance == made.reduction.steps * 32
         assert [g.axis for g in made.grid if g.axis in ("n", "panel", "y")] == ["n", "panel", "y"]
+
+
+def test_how_much_of_the_next_panel_to_ask_for_follows_from_the_batch() -> None:
+    """Few examples of many rows make few tiles, each of which then asks for more of it, but for no more than a line a step."""
+    axes = {a.name: a for a in PRODUCT.axes} | {"o": replace(PRODUCT.axis("o"), extent=32)}
+    dense = plan(replace(PRODUCT, axes=tuple(axes.values())), 16)
+    rows = plan(replace(PRODUCT, axes=tuple((axes | {"n": replace(axes["n"], per_batch=49)}).values())), 16)
+    assert dense.ahead is not None and dense.ahead.step > 0
+    assert rows.ahead is not None and rows.ahead.step == 0
+    text = emit(rows).text
+    assert "far = (64 + sharing - 1) // sharing" in text and "far = far if far < 16 else 16" in text
+    assert "prefetch(NEXT, k0 * far)" in text

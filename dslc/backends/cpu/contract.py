@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from dslc.backends.cpu.tiles import Variant, address_text, chunk_arguments, print_tile
-from dslc.lowering.contraction import Axis, Window, linear
+from dslc.lowering.contraction import LINE, Axis, Window, linear
 from dslc.lowering.schedules import GridLoop, Schedule, Tiled
 
 
@@ -78,6 +78,11 @@ class _Kernel:
             self._say(f"n{names[g][1:]} = {self._even_block(g) or self._count(g)}", 1)
         total = " * ".join(f"n{names[g][1:]}" for g in loops) or "1"
         self._say(f"total = {total}", 1)
+        if s.ahead is not None and not s.ahead.step:
+            sharing = " * ".join(f"n{names[g][1:]}" for g in s.grid[len(s.grid) - s.ahead.loops :] if g in names)
+            self._say(f"sharing = {sharing}", 1)
+            self._say(f"far = ({s.lanes.size if s.lanes else 1} + sharing - 1) // sharing", 1)
+            self._say(f"far = far if far < {LINE} else {LINE}", 1)  # no line in between is left out
         if "zero" in chunk_arguments(s):
             self._say("zero = 0 if threads > 0 else 1", 1)
         self._say("first = thread * total // threads", 1)
@@ -280,7 +285,8 @@ class _Kernel:
         for g in s.grid[len(s.grid) - s.ahead.loops :]:
             if g in self.names:
                 tile = f"({tile} * n{self.names[g][1:]} + {self.names[g]})" if tile else self.names[g]
-        part = s.reduction.steps * s.ahead.step
+        part = s.reduction.steps * (s.ahead.step or 1)
+        tile = tile if s.ahead.step or not tile else f"({tile} * far)"
         return address_text(s.ahead.distance, [(tile or "0", part)] if tile else [])
 
     def _pointer_strides(self, t: Tiled) -> list[tuple[str, int]]:

@@ -174,7 +174,7 @@ class TilePrinter:
                 position = "0"
                 for d, (count, _) in enumerate(loops):
                     position = f"k{d}" if position == "0" else f"({position} * {count} + k{d})"
-                self._say(f"prefetch(NEXT, {_times(position, s.ahead.step)})", depth)
+                self._say(f"prefetch(NEXT, {_times(position, s.ahead.step) if s.ahead.step else f'{position} * far'})", depth)
             if s.rows_ahead:
                 self._say(f"prefetch({s.scalar}, {s.rows_ahead})", depth)
             if s.steps_ahead and inner is not None:
@@ -431,7 +431,8 @@ def _place(r: Result, strides: dict[str, int]) -> tuple[int, int]:
 def chunk_arguments(s: Schedule) -> list[str]:
     """What a tile needs to know of the chunk: its length where that varies, whether C holds earlier chunks, whether it is the last.
 
-    And `fresh`, the lanes of a row's first vector that no tile before has, and `zero`, which is 0."""
+    And `fresh`, the lanes of a row's first vector that no tile before has, `far`, the elements of the next panel to ask for in each step,
+    and `zero`, which is 0."""
     cut, arguments = s.reduction.cut, []
     if s.bounds is not None or (cut is not None and (cut.extent is None or cut.extent % s.reduction.block)):
         arguments.append("steps")
@@ -444,6 +445,8 @@ def chunk_arguments(s: Schedule) -> list[str]:
         arguments.append("zero")
     if s.lanes is not None and s.lanes.overlap:
         arguments.append("fresh")
+    if s.ahead is not None and not s.ahead.step:
+        arguments.append("far")
     return arguments
 
 
