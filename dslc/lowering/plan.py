@@ -77,10 +77,11 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
         buffers.append(plan)
         return where[value]
 
+    touched = [_touched(step, lowered, kept, fixed_offsets, batch_offsets, sizes) for step in lowered.steps]
+
     def made(numbers: list[int], loops: Sequence[LoopPlan] = ()) -> tuple[StepPlan, ...]:
         chosen = [lowered.steps[n] for n in numbers]
-        touched = [_touched(step, lowered, kept, fixed_offsets, batch_offsets, sizes) for step in chosen]
-        barrier = _barriers(touched, {at for loop in loops for at in (loop.begin, loop.end)})
+        barrier = _barriers([touched[n] for n in numbers], {at for loop in loops for at in (loop.begin, loop.end)})
         return tuple(call(kernels[n], step, barrier[at], n) for at, (n, step) in enumerate(zip(numbers, chosen, strict=True)))
 
     def call(kernel: str, step: Step, barrier: bool, at: int) -> StepPlan:
@@ -103,8 +104,7 @@ def plan_program(lowered: Lowered, kernels: Mapping[int, str]) -> tuple[ProgramP
             kept_loops.append(loop)
             read = loop.index is not None and any(located(places, v).value == loop.index for n in rest[begin:end] for v in lowered.steps[n].args)
             numbers = rest[begin:end]
-            inside = [_touched(lowered.steps[n], lowered, kept, fixed_offsets, batch_offsets, sizes) for n in numbers]
-            apart = None if read or _nested(loop, lowered.loops) or _reused(lowered, numbers, inside) else _apart(lowered, loop, numbers)
+            apart = None if read or _nested(loop, lowered.loops) or _reused(lowered, numbers, touched) else _apart(lowered, loop, numbers)
             examples |= apart or {}
             index = buffer(loop.index) if read and loop.index is not None else None
             loops.append(LoopPlan(begin, end, loop.length, loop.reverse, index, apart is not None))
@@ -140,8 +140,8 @@ def _reused(lowered: Lowered, numbers: list[int], touched: list[tuple[list[Range
     """Whether steps write memory that others know as part of something else: then one example's may be where another's was."""
     read: set[tuple[Value, Range]] = set()
     written: set[tuple[Value, Range]] = set()
-    for n, (reads, writes) in zip(numbers, touched, strict=True):
-        for known, values, ranges in ((read, lowered.steps[n].reads, reads), (written, lowered.steps[n].writes, writes)):
+    for n in numbers:
+        for known, values, ranges in zip((read, written), (lowered.steps[n].reads, lowered.steps[n].writes), touched[n], strict=True):
             known |= {(located(lowered.places, v).value, r) for v, r in zip(values, ranges, strict=True)}
     return any(mine != other and w.meets(r) for mine, w in written for other, r in read | written)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -164,14 +165,15 @@ def test_profile_sums_the_iterations() -> None:
     assert inside.busy >= inside.seconds > 0
 
 
+def refuses(good: ProgramPlan, match: str, **changes: object) -> None:
+    plan = ExecutablePlan((dataclasses.replace(good, **changes),), kernels=tuple(KernelPlan(n, n, n) for n in KERNELS))  # type: ignore[arg-type]
+    with pytest.raises(p.PlanError, match=match):
+        validate(plan)
+
+
 def test_refused_plans() -> None:
     good = halves(3)
-
-    def refused(match: str, **changes: object) -> None:
-        plan = ExecutablePlan((dataclasses.replace(good, **changes),), kernels=tuple(KernelPlan(n, n, n) for n in KERNELS))  # type: ignore[arg-type]
-        with pytest.raises(p.PlanError, match=match):
-            validate(plan)
-
+    refused = partial(refuses, good)
     refused("no steps or iterations", loops=(LoopPlan(1, 1, 3),))
     refused("no steps or iterations", loops=(LoopPlan(1, 2, 0),))
     refused("overlaps", loops=(LoopPlan(0, 2, 3), LoopPlan(1, 3, 3)))
@@ -247,12 +249,7 @@ def test_error_in_a_loop_that_runs_apart_names_the_step() -> None:
 
 def test_refused_plans_of_loops_that_run_apart() -> None:
     good = apart(3)
-
-    def refused(match: str, **changes: object) -> None:
-        plan = ExecutablePlan((dataclasses.replace(good, **changes),), kernels=tuple(KernelPlan(n, n, n) for n in KERNELS))  # type: ignore[arg-type]
-        with pytest.raises(p.PlanError, match=match):
-            validate(plan)
-
+    refused = partial(refuses, good)
     refused("holds or is held", loops=(LoopPlan(1, 3, 3, apart=True), LoopPlan(1, 2, 2)))
     for examples, match in (((16, 16), "where examples begin"), ((16, 32, 0), "outside its buffer"), ((16, -16, 0), "outside its buffer")):
         step = dataclasses.replace(good.steps[1], examples=examples)

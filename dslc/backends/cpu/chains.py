@@ -6,7 +6,7 @@ from dslc.backends.cpu.vocabulary import MATH
 from dslc.ir.loops import ClampedLoad, LoadAt, Random, Reduce, Stmt, Store, Unary
 from dslc.lowering.indices import walk
 
-FUNCTIONS = 2  # of the math library, in one step: with fewer, processors look far enough ahead by themselves. Measured.
+SEVERAL = 2  # functions of the math library in one step, as the gates of an LSTM have, where turns were measured
 
 
 def are_long_chains(body: tuple[Stmt, ...]) -> bool:
@@ -17,4 +17,4 @@ def are_long_chains(body: tuple[Stmt, ...]) -> bool:
     parts = {e for s in stores for e in walk(s.value)}
     if any(isinstance(e, Reduce | ClampedLoad | LoadAt | Random) for e in parts):
         return False
-    return sum(isinstance(e, Unary) and e.op in MATH for e in parts) >= FUNCTIONS
+    return sum(isinstance(e, Unary) and e.op in MATH for e in parts) >= SEVERAL
