@@ -123,4 +123,19 @@ def test_how_much_of_the_next_panel_to_ask_for_follows_from_the_batch() -> None:
     assert rows.ahead is not None and rows.ahead.step == 0
     text = emit(rows).text
     assert "far = (64 + sharing - 1) // sharing" in text and "far = far if far < 16 else 16" in text
-    assert "prefetch(NEXT, k0 * far)" in text
+    assert "prefetch(NEXT, (k0 * 2 + k1) * far)" in text
+
+
+def test_lines_are_asked_for_once() -> None:
+    """Outside of the innermost loop, which LLVM unrolls then: as many lines as its steps ask for."""
+    dense = plan(replace(PRODUCT, axes=tuple(replace(a, extent=32) if a.name == "o" else a for a in PRODUCT.axes)), 16)
+    assert dense.ahead is not None
+    text = emit(replace(dense, ahead=replace(dense.ahead, step=11))).text
+    lines = text[text.index("def tile_") :].splitlines()
+    first = next(n for n, line in enumerate(lines) if "for k0" in line)
+    assert [line.strip() for line in lines[first : first + 4]] == [
+        "for k0 in range(128):",
+        "prefetch(NEXT, k0 * 22)",
+        "prefetch(NEXT, 16 + k0 * 22)",
+        "for k1 in range(2):",
+    ]

@@ -69,3 +69,14 @@ prefetch = define_intrinsic(
 prefetch_write = define_intrinsic(
     "prefetch_write", 2, _prefetching(1), "The same for a line that will be written: no other core keeps it, and stores need not wait."
 )
+
+
+@intrinsic
+def apart(typingctx: Any) -> Typing:
+    """Nothing, but what is loaded after it is not what was loaded before it: two loads of the same address stay two."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> Any:
+        builder.call(ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", side_effect=True), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen

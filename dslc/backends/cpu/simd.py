@@ -41,7 +41,7 @@ from numba import njit, types
 from numba.extending import intrinsic, lower_builtin, type_callable
 
 from dslc.backends.cpu import halves, integers, mathlib, random
-from dslc.backends.cpu.addresses import arg, offset, pointer_to, prefetch, prefetch_write
+from dslc.backends.cpu.addresses import apart, arg, offset, pointer_to, prefetch, prefetch_write
 from dslc.backends.cpu.blocks import block_functions
 from dslc.backends.cpu.lanes import (
     CANONICAL_LANES,
@@ -336,6 +336,7 @@ _FUNCTIONS: tuple[Any, ...] = (
     some,
     arg,
     offset,
+    apart,
     prefetch,
     prefetch_write,
     ifloordiv,
