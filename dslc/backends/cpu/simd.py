@@ -9,7 +9,7 @@ only; p is a pointer, i a position in elements, n a number of lanes from 0 to W,
 
     W, ACCUMULATORS                                     lanes of a vector; vectors that make 16 canonical lanes
     arg(row, i)  ptr_T(address)  offset(p, i)           argument words and pointers
-    prefetch(p, i)  prefetch_write(p, i)                a cache line that will be read, or written
+    prefetch(p, i)  prefetch_write(p, i)  apart()       a cache line that will be read, or written; loads before and after stay apart
     load_T(p, i)  store_T(p, i, x)                      one element as a plain number
     vload_T(p, i)  vload_part_T(p, i, n)                contiguous; vbroadcast_T(p, i) fills all lanes
     vload_stride_T(p, i, s)  vload_stride_part_T(p, i, s, n)

@@ -8,19 +8,18 @@ the reduction, always 16 of them, and a fixed tree adds them at the end. Strides
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from dslc.backends.cpu.step_loops import UNROLLED_STEPS, StepLoop, as_printed, must_stay_apart, position_of, step_loops
 from dslc.backends.cpu.vocabulary import bare, operation
 from dslc.ir.loops import Acc, Const, Expr, Load
 from dslc.lowering.contraction import Axis, coefficient, walk
 from dslc.lowering.indices import children
 from dslc.lowering.schedules import LANES, Ahead, Schedule, Tiled
-from dslc.lowering.tile_cost import registers
 from dslc.lowering.tile_grid import writes_ahead_of
 
-UNROLLED_STEPS = 16  # shorter loops vanish
 LINE_BYTES = 64
 
 
@@ -40,23 +39,6 @@ class Variant:
     def name(self) -> str:
         parts = [*(self.rows or (1,)), *self.columns, *((self.lanes,) if self.lanes else ())]
         return "tile_" + "x".join(str(p) for p in parts) + (f"_from{self.first}" if self.first else "")
-
-
-@dataclass(frozen=True, slots=True)
-class StepLoop:
-    """A loop over steps of a chunk: how often it runs, and its axis, of which each turn takes `steps` elements."""
-
-    count: str
-    axis: Axis
-    steps: int = 1
-
-
-def with_pairs(loops: list[StepLoop]) -> list[StepLoop]:
-    """The innermost loop in two, if it is long, so that LLVM prints two steps in a row. Measured: 3 to 10% of a convolution."""
-    if not loops or not loops[-1].count.isdigit() or int(loops[-1].count) <= UNROLLED_STEPS or int(loops[-1].count) % 2:
-        return loops
-    *around, loop = loops
-    return [*around, replace(loop, count=str(int(loop.count) // 2), steps=2 * loop.steps), replace(loop, count="2")]
 
 
 def expression_lines(e: Expr, leaf: dict[Expr, str]) -> tuple[list[str], str]:
@@ -165,23 +147,12 @@ class TilePrinter:
         s = self.s
         if s.dot is not None:
             self._fresh_lanes(s.dot)
-        loops: list[StepLoop] = []
-        if s.reduction.cut is not None:
-            count = "steps" if "steps" in chunk_arguments(s) else str(s.reduction.block)
-            loops.append(StepLoop(count, s.reduction.cut))
-        tap = s.taps.tap if s.taps is not None else ""
-        loops += [StepLoop(str(axis.extent), axis) for axis in s.reduction.inside if axis is not s.dot and axis.name != tap]
-        if s.bounds is not None:
-            loops[0] = StepLoop("steps", loops[0].axis)
-        unroll = s.unroll * s.sums
-        if unroll > 1:
-            loops[-1] = StepLoop(str(int(loops[-1].count) // unroll), loops[-1].axis, unroll)
+        loops = step_loops(s, "steps" in chunk_arguments(s))
         inner = loops[-1].axis if loops else None
-        loops = [loop for loop in loops if loop.count != "1"]
-        if s.dot is None and not s.paired and unroll == 1:
-            loops = with_pairs(loops)
-        crowded = self._crowded(loops)
-        outside = s.ahead is not None and s.ahead.step and loops and loops[-1].count.isdigit() and not crowded
+        loops = as_printed(s, loops)
+        held = len(self.accumulators) + self.vectors * len(self.columns)
+        apart = must_stay_apart(s, loops, held)
+        outside = s.ahead is not None and s.ahead.step and loops and loops[-1].count.isdigit() and not apart
         asking = len(loops) - 1 if outside else len(loops)
         for depth in range(len(loops) + 1):
             if s.ahead is not None and depth == asking:
@@ -195,7 +166,7 @@ class TilePrinter:
         }
         if s.dot is None:
             self._pointers(offsets, depth)
-            if crowded and s.ahead is None:
+            if apart and s.ahead is None:
                 self._say("apart()", depth)
             if s.rows_ahead:
                 self._say(f"prefetch({s.scalar}, {s.rows_ahead})", depth)
@@ -213,7 +184,7 @@ class TilePrinter:
             return
         if s.taps is not None:
             self._pointers(offsets, depth)
-            for tap_index in range(self.c.axis(tap).extent or 1):
+            for tap_index in range(self.c.axis(s.taps.tap).extent or 1):
                 self._dot_step(LANES, depth, tap=tap_index)
             return
         for step in range(s.unroll):
@@ -222,27 +193,13 @@ class TilePrinter:
 
     def _ask_ahead(self, ahead: Ahead, loops: list[StepLoop], depth: int) -> None:
         """The next of this tile's part of the panel to come, inside `depth` loops: what the steps of the loops inside amount to."""
-        position = "0"
-        for d, loop in enumerate(loops[:depth]):
-            position = f"k{d}" if position == "0" else f"({position} * {loop.count} + k{d})"
+        position = position_of(loops[:depth])
         if not ahead.step:
             self._say(f"prefetch(NEXT, {position} * far)", depth + 1)
             return
         each = prod(int(loop.count) for loop in loops[depth:]) * ahead.step
         for line in range(0, each, LINE_BYTES // self.c.dtype.size):
             self._say(f"prefetch(NEXT, {address_text(line, [(position, each)]) if line else _times(position, each)})", depth + 1)
-
-    def _crowded(self, loops: list[StepLoop]) -> bool:
-        """Whether steps that LLVM prints in a row must be kept apart: it would read the next step's vectors early, or keep what the rows
-        of one step read for those of the next, and put sums on the stack for them."""
-        s = self.s
-        each, available = registers(s.width, self.c.dtype)
-        free = available // each - len(self.accumulators) - self.vectors * len(self.columns)
-        if not loops or not loops[-1].count.isdigit() or free >= available // each // 4:
-            return False
-        step = s.stride(loops[-1].axis, s.scalar) * loops[-1].steps
-        rows = {sum(n * s.stride(t.axis, s.scalar) for n, t in zip(row, s.rows, strict=True)) for row in self.rows}
-        return free <= 2 or any(at + n * step in rows for at in rows for n in range(1, int(loops[-1].count)))
 
     def _dot_steps(self, dot: Axis, offsets: dict[str, str], depth: int) -> None:
         """All steps along the axis of the lanes."""
