@@ -161,18 +161,20 @@ def masked(m: int, n: int) -> Expr:
     return Select(Binary("gt", y, number(0.0), DType.BOOL), ACC, number(0.0), F32)
 
 
-def conv_panels(batch: int, h: int, ci: int, panels: int, lanes: int, epilogue: Expr = ACC) -> Contraction:
-    """A convolution of 3 x 3 with weights [panels, ci, kh, kw, lanes]."""
-    at, co = h - 2, panels * lanes
+def conv_panels(
+    batch: int | None, h: int, ci: int, panels: int, lanes: int, epilogue: Expr = ACC, k: int = 3, stride: int = 1
+) -> Contraction:
+    """A convolution of k x k with weights [panels, ci, kh, kw, lanes]."""
+    at, co = (h - k) // stride + 1, panels * lanes
     axes = (
         Axis("n", batch, h * h * ci, 0, at * at * co),
-        Axis("panel", panels, 0, ci * 9 * lanes, lanes),
+        Axis("panel", panels, 0, ci * k * k * lanes, lanes),
         Axis("lane", lanes, 0, 1, 1),
-        Axis("oh", at, h * ci, 0, at * co),
-        Axis("ow", at, ci, 0, co),
-        Axis("ci", ci, 1, 9 * lanes, None),
-        Axis("kh", 3, h * ci, 3 * lanes, None),
-        Axis("kw", 3, ci, lanes, None),
+        Axis("oh", at, stride * h * ci, 0, at * co),
+        Axis("ow", at, stride * ci, 0, co),
+        Axis("ci", ci, 1, k * k * lanes, None),
+        Axis("kh", k, h * ci, k * lanes, None),
+        Axis("kw", k, ci, lanes, None),
     )
     return Contraction(axes, epilogue=epilogue)
 

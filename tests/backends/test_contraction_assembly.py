@@ -10,32 +10,14 @@ from assembly import WIDTH, complaints
 from contractions import matmul
 from numba import types
 from numba.extending import intrinsic
-from test_contraction import CASES, conv_nhwc, depthwise, depthwise_weight_gradient, weight_gradient_nhwc
+from test_contraction import CASES, conv_nhwc, conv_panels, depthwise, depthwise_weight_gradient, weight_gradient_nhwc
 
 from dslc.backends.cpu.contract import emit
 from dslc.backends.cpu.native import compile_object
-from dslc.lowering.contraction import Axis, Contraction
+from dslc.lowering.contraction import Contraction
 from dslc.lowering.tiling import plan
 
 pytestmark = pytest.mark.skipif("x86" not in llvm.get_default_triple(), reason="reads x86 assembly")
-
-
-
-def conv_in_panels(h: int, ci: int, co: int, k: int, stride: int, panel: int) -> Contraction:
-    """An input [n, h, h, ci] that is already padded, packed weights [co / panel, ci, k, k, panel], output [n, oh, ow, co]."""
-    o = (h - k) // stride + 1
-    axes = (
-        Axis("n", None, h * h * ci, 0, o * o * co),
-        Axis("o", co // panel, 0, ci * k * k * panel, panel),
-        Axis("i", panel, 0, 1, 1),
-        Axis("yh", o, stride * h * ci, 0, o * co),
-        Axis("yw", o, stride * ci, 0, co),
-        Axis("c", ci, 1, k * k * panel, None),
-        Axis("kh", k, h * ci, k * panel, None),
-        Axis("kw", k, ci, panel, None),
-    )
-    return Contraction(tuple(a for a in axes if a.extent != 1))
-
 
 SHAPES: dict[str, Contraction] = {
     "gemm": matmul(128, 768, 768),
@@ -44,9 +26,9 @@ SHAPES: dict[str, Contraction] = {
     "dot form": matmul(None, 96, 512, b_columns=False),
     "conv": conv_nhwc(None, 58, 58, 64, 64, 3),
     "conv, few channels": CASES["conv, channels first"],
-    "conv, rows that share what they read": conv_in_panels(15, 256, 256, 3, 1, 32),
-    "conv, the same with stride 2": conv_in_panels(57, 128, 128, 3, 2, 128),
-    "conv, no register left": conv_in_panels(14, 96, 576, 1, 1, 64),
+    "conv, rows that share what they read": conv_panels(None, 15, 256, 8, 32),
+    "conv, the same with stride 2": conv_panels(None, 57, 128, 1, 128, stride=2),
+    "conv, no register left": conv_panels(None, 14, 96, 9, 64, k=1),
     "weight gradient": weight_gradient_nhwc(None, 16, 16, 64, 64, 3),
     "weight gradient, few channels": CASES["conv weight gradient, channels first"],
     "depthwise": depthwise(None, 60, 96, 5),

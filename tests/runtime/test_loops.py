@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,8 +166,8 @@ def test_profile_sums_the_iterations() -> None:
     assert inside.busy >= inside.seconds > 0
 
 
-def refuses(good: ProgramPlan, match: str, **changes: object) -> None:
-    plan = ExecutablePlan((dataclasses.replace(good, **changes),), kernels=tuple(KernelPlan(n, n, n) for n in KERNELS))  # type: ignore[arg-type]
+def refuses(good: ProgramPlan, match: str, **changes: Any) -> None:
+    plan = ExecutablePlan((dataclasses.replace(good, **changes),), kernels=tuple(KernelPlan(n, n, n) for n in KERNELS))
     with pytest.raises(p.PlanError, match=match):
         validate(plan)
 

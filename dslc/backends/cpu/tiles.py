@@ -152,7 +152,7 @@ class TilePrinter:
         loops = as_printed(s, loops)
         held = len(self.accumulators) + self.vectors * len(self.columns)
         apart = must_stay_apart(s, loops, held)
-        outside = s.ahead is not None and s.ahead.step and loops and loops[-1].count.isdigit() and not apart
+        outside = s.ahead is not None and s.ahead.step and loops and loops[-1].known and not apart
         asking = len(loops) - 1 if outside else len(loops)
         for depth in range(len(loops) + 1):
             if s.ahead is not None and depth == asking:
@@ -199,7 +199,7 @@ class TilePrinter:
             return
         each = prod(int(loop.count) for loop in loops[depth:]) * ahead.step
         for line in range(0, each, LINE_BYTES // self.c.dtype.size):
-            self._say(f"prefetch(NEXT, {address_text(line, [(position, each)]) if line else _times(position, each)})", depth + 1)
+            self._say(f"prefetch(NEXT, {address_text(line, [(position, each)])})", depth + 1)
 
     def _dot_steps(self, dot: Axis, offsets: dict[str, str], depth: int) -> None:
         """All steps along the axis of the lanes."""
