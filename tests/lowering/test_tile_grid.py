@@ -134,7 +134,7 @@ def test_lines_are_asked_for_once() -> None:
     lines = text[text.index("def tile_") :].splitlines()
     first = next(n for n, line in enumerate(lines) if "for k0" in line)
     assert [line.strip() for line in lines[first : first + 4]] == [
-        "for k0 in range(128):",
+        "for k0 in range(64):",
         "prefetch(NEXT, k0 * 22)",
         "prefetch(NEXT, 16 + k0 * 22)",
         "for k1 in range(2):",
