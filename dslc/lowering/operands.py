@@ -205,8 +205,13 @@ def border(layout: Layout, dtype: DType, batch: str | None) -> LoopProgram:
     def named(d: Dim) -> Dim:
         return dims.substitute(d, {batch: dims.name(BATCH)}) if batch else d
 
+    row = strides[layout.order[-2]] if len(layout.order) > 1 else 0
+
     def fill(address: Dim, count: Dim, depth: int) -> Stmt:
         name = f"i{depth}"
+        if depth + 1 < len(layout.order) - 1:  # whole rows, which threads share where there are few examples
+            inner = fill(address + dims.name(name) * row, row, len(layout.order) - 1)
+            return For(name, named(dims.floor_divide(count, row)), "serial", (inner,))
         return For(name, named(count), "vector", (Store(0, named(address + dims.name(name)), Const(0.0 if dtype.floating else 0, dtype)),))
 
     def level(depth: int, address: Dim) -> tuple[Stmt, ...]:

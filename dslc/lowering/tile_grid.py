@@ -7,6 +7,7 @@ from math import prod
 
 from dslc.lowering.contraction import Axis, Contraction, Reduction
 from dslc.lowering.schedules import BATCH_HINT, THREADS, Ahead, GridLoop, Roles, Schedule, Segment, Tiled, product_of, stride_of
+from dslc.lowering.tile_shares import shared_by_places
 
 AHEAD_BYTES = 256 << 10  # an operand of this size is not expected in the second-level cache when it is first read
 L1_BYTES = 32 << 10
@@ -122,7 +123,8 @@ def grid_of(s: Schedule) -> tuple[GridLoop, ...]:
         loops += [GridLoop(a.name) for a in vector] + [replace(block, inner=True)]
     else:
         loops += [GridLoop(a.name) for a in outside] + [GridLoop(a.name) for a in vector]
-    return tuple(loops + [GridLoop(a.name) for a in inside])
+    made = tuple(loops + [GridLoop(a.name) for a in inside])
+    return made if s.chunks_outside else shared_by_places(s, made, scalar)
 
 
 def _shared_rows(s: Schedule, scalar: list[Axis], vector: list[Axis]) -> GridLoop | None:

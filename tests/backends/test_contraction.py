@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from contractions import Kernel, compiled, load, matmul, reference, view
 
-from dslc.backends.cpu.contract import KernelSource
+from dslc.backends.cpu.contract import KernelSource, emit
 from dslc.backends.cpu.emit import emit as print_loops
 from dslc.ir.dims import name
 from dslc.ir.loops import Acc, Binary, Const, Expr, Load, Select, Unary
 from dslc.ir.types import DType
 from dslc.lowering.contraction import Axis, Contraction, Window, linear
 from dslc.lowering.packing import packed
+from dslc.lowering.schedules import GridLoop
 from dslc.lowering.tiling import plan
 
 F32, I32 = DType.F32, DType.I32
@@ -235,6 +236,9 @@ CASES = {
     "conv input gradient, more channels": input_gradient(None, 6, 32, 4, 3),
     "conv, large panels": conv_panels(2, 9, 72, 4, 32),
     "conv, large panels, last chunk short, epilogue": conv_panels(1, 6, 100, 3, 32, relu(add(ACC, Load(3, name("lane"), F32)))),
+    "conv, rows of tiles that two threads do not share evenly": conv_panels(1, 59, 16, 1, 64),
+    "conv, the same, run-time": conv_panels(None, 29, 16, 1, 64),
+    "conv 1x1, rows before panels": conv_panels(1, 18, 16, 3, 32, k=1),
     "depthwise": depthwise(2, 9, 32, 3),
     "depthwise, tails": depthwise(None, 8, 43, 3),
     "depthwise, few channels": depthwise(None, 9, 10, 5),
@@ -311,6 +315,19 @@ def test_result_and_bits(case: str) -> None:
             for threads in (1, 2, 3):
                 again = result(c, kernel, arrays, batch, threads)
                 assert got.tobytes() == again.tobytes(), (width, threads, batch)
+
+
+def test_blocks_of_two_axes_that_do_not_divide_them() -> None:
+    """A place is left out only where it lies outside on either axis."""
+    c = conv_panels(1, 17, 8, 1, 64)
+    made = plan(c, 16)
+    assert [(t.axis.name, len(t.tiles())) for t in made.rows] == [("oh", 3)]
+    arrays = buffers(c, 1)
+    want = result(c, load(emit(made)), arrays, 1, 1)
+    columns, rows = GridLoop("ow", 8), GridLoop("oh", 2)
+    blocked = replace(made, grid=(columns, rows, replace(rows, inner=True), replace(columns, inner=True)))
+    for threads in (1, 2, 3):
+        assert result(c, load(emit(blocked)), arrays, 1, threads).tobytes() == want.tobytes()
 
 
 def random_contraction(rng: np.random.Generator) -> Contraction:

@@ -184,7 +184,7 @@ class _Kernel:
 
     def _tile_indices(self, loops: list[GridLoop], names: dict[GridLoop, str], depth: int) -> str:
         """Set the first element of every output axis, and `left` of a run-time tiled one; returns a guard or ""."""
-        guard = ""
+        guards: list[str] = []
         for axis in self.c.outputs:
             mine = [g for g in loops if g.axis == axis.name]
             tile = _sum_text([f"{names[g]} * {self._block_text(g)}" if g.block and not g.inner else names[g] for g in mine])
@@ -192,14 +192,14 @@ class _Kernel:
             if axis.name not in self.tiled:
                 self._say(f"{at} = {tile}", depth)
                 if len(mine) > 1:
-                    guard = f"{at} < {self._extent(axis.name)}"
+                    guards.append(f"{at} < {self._extent(axis.name)}")
                 continue
             t = self.tiled[axis.name]
             if len(mine) > 1:
                 self._say(f"{at}_tile = {tile}", depth)
                 tile = f"{at}_tile"
                 total = self._count(GridLoop(axis.name))
-                guard = f"{tile} < {total}"
+                guards.append(f"{tile} < {total}")
             if t.overlap:
                 last, end = (t.segments[0].count or 0) - 1, t.axis.extent or 0
                 self._say(f"{at} = {tile} * {t.size} if {tile} < {last} else {end - t.size}", depth)
@@ -211,7 +211,7 @@ class _Kernel:
             one, two = t.segments
             count = one.count or 0
             self._say(f"{at} = {tile} * {one.size} if {tile} < {count} else {two.start} + ({tile} - {count}) * {two.size}", depth)
-        return guard
+        return " and ".join(guards)
 
     # ---- choosing the variant
 
