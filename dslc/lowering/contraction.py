@@ -22,7 +22,8 @@ from dslc.lowering.indices import map_indices
 CHUNK = 200
 """The longest run of fma into one accumulator. Chunk sums are added in order: the rounding error grows with this length, not with
 that of the whole reduction. Runs of 256 products left errors twice those of other libraries behind the last dense layer of a residual
-network; runs of at most 200 (192 or 128 of a dense layer, 3 x 3 taps of 16 channels, a whole line) take no more time."""
+network; runs of at most 200 (192 or 128 of a dense layer, 3 x 3 taps of 16 channels, a whole line) take 2% more time in large
+products of few rows, and no more in convolutions."""
 CHUNK_OF_EXAMPLES = 256
 """The same for sums over the run-time batch (weight gradients): what a chunk reads of both operands stays in the first-level
 cache while all tiles use it."""

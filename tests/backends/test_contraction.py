@@ -239,6 +239,8 @@ CASES = {
     "conv, rows of tiles that two threads do not share evenly": conv_panels(1, 59, 16, 1, 64),
     "conv, the same, run-time": conv_panels(None, 29, 16, 1, 64),
     "conv 1x1, rows before panels": conv_panels(1, 18, 16, 3, 32, k=1),
+    "conv, groups of chunks outside of tiles": conv_panels(1, 9, 1024, 2, 64),
+    "matmul, the last group of chunks short": matmul(30, 64, 8600),
     "depthwise": depthwise(2, 9, 32, 3),
     "depthwise, tails": depthwise(None, 8, 43, 3),
     "depthwise, few channels": depthwise(None, 9, 10, 5),
@@ -328,6 +330,13 @@ def test_blocks_of_two_axes_that_do_not_divide_them() -> None:
     blocked = replace(made, grid=(columns, rows, replace(rows, inner=True), replace(columns, inner=True)))
     for threads in (1, 2, 3):
         assert result(c, load(emit(blocked)), arrays, 1, threads).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize(("case", "short"), [("conv, groups of chunks outside of tiles", False), ("matmul, the last group of chunks short", True)])
+def test_a_tile_runs_several_chunks_before_the_next_tile(case: str, short: bool) -> None:
+    made = plan(CASES[case], 16)
+    assert made.chunks_outside and made.chunk_group > 1 and made.reduction.cut is not None
+    assert bool((made.reduction.cut.extent or 0) % (made.reduction.block * made.chunk_group)) == short
 
 
 def random_contraction(rng: np.random.Generator) -> Contraction:

@@ -89,7 +89,7 @@ class _Kernel:
         self._say("after = (thread + 1) * total // threads", 1)
         depth = 1
         if s.chunks_outside:
-            depth = self._chunk_loops(depth)
+            depth = self._group_loops(depth) if s.chunk_group > 1 else self._chunk_loops(depth)
         around: list[GridLoop] = []
         if s.ahead is not None and s.ahead.chunks:
             around = [g for g in s.grid[: len(s.grid) - s.ahead.loops] if g in names]
@@ -103,7 +103,9 @@ class _Kernel:
             self._say(f"if {guard}:", inner)
             inner += 1
         step = inner
-        if not s.chunks_outside and not (s.ahead is not None and s.ahead.chunks):
+        if s.chunk_group > 1:
+            step = self._chunks_of_group(step)
+        elif not s.chunks_outside and not (s.ahead is not None and s.ahead.chunks):
             step = self._chunk_loops(step)
         self._dispatch(step)
         self._advance(loops, names, depth + 1)
@@ -138,24 +140,46 @@ class _Kernel:
         r = self.s.reduction
         if r.single:
             return depth
-        first, last = [], []
-        for n, axis in enumerate(r.outside):
-            self._say(f"for q{n} in range({self._extent(axis.name)}):", depth)
-            depth += 1
-            self.chunks.append((f"q{n}", axis))
-            first.append(f"q{n}")
-            last.append(f"q{n} == {self._extent(axis.name)} - 1")
+        depth = self._outer_loops(depth)
+        if r.cut is not None:
+            self._say(f"for q{len(r.outside)} in range(0, {self._extent(r.cut.name)}, {r.block}):", depth)
+        return self._in_chunk(depth)
+
+    def _group_loops(self, depth: int) -> int:
+        """Loops over groups of chunks, each of which a tile runs through before the next tile does."""
+        r, depth = self.s.reduction, self._outer_loops(depth)
+        assert r.cut is not None
+        self._say(f"for group in range(0, {self._extent(r.cut.name)}, {r.block * self.s.chunk_group}):", depth)
+        return depth + 1
+
+    def _chunks_of_group(self, depth: int) -> int:
+        r = self.s.reduction
+        assert r.cut is not None
+        extent, taken = r.cut.extent or 0, r.block * self.s.chunk_group
+        end = f"group + {taken}"
+        if extent % taken:
+            self._say(f"end = {end} if {end} < {extent} else {extent}", depth)
+            end = "end"
+        self._say(f"for q{len(r.outside)} in range(group, {end}, {r.block}):", depth)
+        return self._in_chunk(depth)
+
+    def _outer_loops(self, depth: int) -> int:
+        for n, axis in enumerate(self.s.reduction.outside):
+            self._say(f"for q{n} in range({self._extent(axis.name)}):", depth + n)
+        return depth + len(self.s.reduction.outside)
+
+    def _in_chunk(self, depth: int) -> int:
+        r = self.s.reduction
+        self.chunks = [(f"q{n}", axis) for n, axis in enumerate((*r.outside, *([r.cut] if r.cut is not None else [])))]
+        last = [f"q{n} == {self._extent(axis.name)} - 1" for n, axis in enumerate(r.outside)]
         if r.cut is not None:
             n, extent = len(r.outside), self._extent(r.cut.name)
-            self._say(f"for q{n} in range(0, {extent}, {r.block}):", depth)
             depth += 1
-            self.chunks.append((f"q{n}", r.cut))
-            first.append(f"q{n}")
             last.append(f"q{n} + {r.block} >= {extent}")
             if "steps" in chunk_arguments(self.s):
                 self._say(f"steps = {r.block} if q{n} + {r.block} <= {extent} else {extent} - q{n}", depth)
         if "begun" in chunk_arguments(self.s):
-            self._say(f"begun = {' + '.join(first)}", depth)
+            self._say(f"begun = {' + '.join(name for name, _ in self.chunks)}", depth)
         if "last" in chunk_arguments(self.s):
             self._say(f"last = 1 if {' and '.join(last)} else 0", depth)
         return depth
