@@ -18,6 +18,7 @@ TOTAL = 10
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, foreach=False),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, foreach=False),
+    "gentle": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, foreach=False),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3, foreach=False),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.5, foreach=False),
     "adam": lambda p: torch.optim.Adam(p, lr=2e-3, foreach=False),
