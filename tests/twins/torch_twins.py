@@ -60,7 +60,7 @@ class Twin:
         )
 
     def drop(self, x, masks, number, rate):
-        return x if masks is None else x * (masks[number].to(self.dtype) / (1 - rate))
+        return x if not masks else x * (masks[number].to(self.dtype) / (1 - rate))
 
     def conv(self, path, x, stride=1, padding=0, groups=1):
         return functional.conv2d(x, self.p[f"{path}.w"], self.p.get(f"{path}.b"), stride, padding, groups=groups)
