@@ -82,6 +82,10 @@ class GridLoop:
     block: int = 0
     inner: bool = False
 
+    def turns(self, tiles: int) -> int:
+        """How often it runs where its axis has so many tiles."""
+        return tiles if not self.block else min(tiles, self.block) if self.inner else -(-tiles // self.block)
+
 
 @dataclass(frozen=True, slots=True)
 class Ahead:

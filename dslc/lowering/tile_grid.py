@@ -254,7 +254,7 @@ def ahead_of(s: Schedule) -> Ahead | None:
         if step and count > 1:
             distance = step
             break
-        count = min(count, g.block) if g.block and g.inner else -(-count // g.block) if g.block else count
+        count = g.turns(count)
         known = known and (axis.extent is not None or axis.per_batch == 1)
         sharing, loops = max(1, sharing) * count, loops + 1
     if _bytes(s, s.vector) < AHEAD_BYTES or sharing < 2 or not distance or s.columns:

@@ -28,17 +28,17 @@ def shared_by_places(s: Schedule, loops: tuple[GridLoop, ...], places: list[Axis
     free = [a for a in places if a.extent is not None and len(_sizes(s, a.name)) > 1 and not any(g.axis == a.name and g.block for g in loops)]
     if leading == len(loops) or not free or any(s.contraction.axis(g.axis).extent is None for g in loops[leading:]):
         return loops  # where panels are read once for all examples, that stays so
-    made = [(unevenness(s, order), order) for order in (_halved(s, loops, leading, a) for a in free)]
+    halved = [_halved(s, loops, leading, a) for a in free]
     if any(a.name == loops[leading].axis for a in places):
-        best = min(made, key=lambda m: m[0])
-        return best[1] if unevenness(s, loops) - best[0] > WORTHWHILE else loops
+        least, best = min(((unevenness(s, order), order) for order in halved), key=lambda found: found[0])
+        return best if unevenness(s, loops) - least > WORTHWHILE else loops
     panels = _bytes(s, s.vector)
     if _bytes(s, s.scalar) + _bytes(s, "c") <= panels:
         return loops
     if panels <= SMALL_BYTES:
         rows = next(g for g in loops if g.axis == free[0].name)
         return (*loops[:leading], rows, *(g for g in loops[leading:] if g != rows))
-    return next((order for uneven, order in made if uneven <= EVEN), loops)
+    return next((order for order in halved if unevenness(s, order) <= EVEN), loops)
 
 
 def _halved(s: Schedule, loops: tuple[GridLoop, ...], leading: int, axis: Axis) -> tuple[GridLoop, ...]:
@@ -75,8 +75,7 @@ def _sizes(s: Schedule, name: str) -> tuple[int, ...]:
 
 def _known(s: Schedule, g: GridLoop) -> int:
     """Iterations of a loop for one example."""
-    count = len(_sizes(s, g.axis))
-    return count if not g.block else min(count, g.block) if g.inner else -(-count // g.block)
+    return g.turns(len(_sizes(s, g.axis)))
 
 
 def _bytes(s: Schedule, operand: str) -> int:
