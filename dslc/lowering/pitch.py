@@ -10,7 +10,7 @@ from dslc.ir.graph import Op, Value
 from dslc.ir.module import PortKind, Program
 from dslc.ir.operator import OPERATORS
 from dslc.ir.scan import is_scan
-from dslc.ir.types import TensorType
+from dslc.ir.types import DType, TensorType
 from dslc.lowering.layout import Layout, row_major
 
 CROWDED = 2048  # bytes: rows at multiples of this distance share few sets of a first-level cache
@@ -49,9 +49,22 @@ def padded_parameters(programs: Iterable[Program], parameters: Container[str]) -
     return {name: layout for name, layout in found.items() if name not in refused}
 
 
+def padded_pixels(layout: Layout, dtype: DType, step: int) -> Layout:
+    """The layout of an image with its pixels padded, where the channels of one are so many that those of neighbouring windows, `step`
+    pixels apart, share few sets."""
+    row = layout.padded[layout.order[-1]]
+    if layout.pitch > 1 or not isinstance(row, int) or not _crowds(row * step, dtype):
+        return layout
+    return replace(layout, pitch=row + LINE // dtype.size)
+
+
 def _crowded(t: TensorType) -> bool:
     row = t.shape[-1] if t.rank > 1 else 0
-    return isinstance(row, int) and row > 0 and row * t.dtype.size % CROWDED == 0
+    return isinstance(row, int) and _crowds(row, t.dtype)
+
+
+def _crowds(row: int, dtype: DType) -> bool:
+    return row > 0 and row * dtype.size % CROWDED == 0
 
 
 def _bytes(t: TensorType) -> int:

@@ -10,13 +10,14 @@ from dslc.ir.graph import Value
 from dslc.ir.loops import Acc, Const, ContractionMap, Expr, Read, readers_of
 from dslc.ir.module import PortKind
 from dslc.ir.types import TensorType
-from dslc.lowering.contraction import Contraction
+from dslc.lowering.contraction import Contraction, coefficient
 from dslc.lowering.fuse import NOMINAL_BATCH, Nest, body_of, index_of, value_at
 from dslc.lowering.indices import rewrite
 from dslc.lowering.kernels import kernels_of
 from dslc.lowering.layout import Layout, row_major, with_halo
 from dslc.lowering.operands import Operand, copy_nest, default_layout, describe, needs_scratch, operand_read, overhang, with_operands
 from dslc.lowering.packing import packed
+from dslc.lowering.pitch import padded_pixels
 from dslc.lowering.schedule import SMALL_WORK
 from dslc.lowering.schedules import BATCH_HINT, Schedule
 from dslc.lowering.steps import Lowering, Place, Step, may_overlap
@@ -51,12 +52,13 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
                     operands.append(value)
                     continue
                 if operand.value == value and value in made and state.places[value].region == "arena" and state.places[value].part is None:
-                    halos[value] = with_halo(layout, before, after)
+                    halos[value] = padded_pixels(with_halo(layout, before, after), value.type.dtype, _step(maps, layout))
                     operands.append(value)
                     continue
             # a view cannot have a halo, and what is computed on the way has no memory yet
             before, after = _overhang(maps, value, state)
             layout = with_halo(default_layout(value.type), before, after)
+            layout = padded_pixels(layout, value.type.dtype, _step(maps, layout))
             key = (value, layout)
             if key not in copies:
                 copies[key] = state.new_value(value)
@@ -74,6 +76,12 @@ def _overhang(maps: list[tuple[tuple[Dim, ...], Axes]], value: Value, state: Low
     found = [overhang(Operand(value, index), dict(axes), state.bound, state.program.batch) for index, axes in maps]
     before, after = ([side for side, _ in found], [side for _, side in found])
     return tuple(map(max, zip(*before, strict=True))), tuple(map(max, zip(*after, strict=True)))
+
+
+def _step(maps: list[tuple[tuple[Dim, ...], Axes]], layout: Layout) -> int:
+    """How many pixels of an image neighbours among a contraction's results are apart: the stride of a convolution."""
+    across = layout.order[-2] if len(layout.order) > 1 else 0
+    return max((abs(coefficient(index[across], name)) for index, axes in maps for name, _ in axes), default=1)
 
 
 @lru_cache(maxsize=1024)

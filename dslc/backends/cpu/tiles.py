@@ -383,6 +383,7 @@ class TilePrinter:
         depth = 1
         if self.c.accumulate or "begun" in arguments:
             if not self.c.accumulate:
+                self._say("apart()")  # else LLVM carries C from chunk to chunk on the stack, where one tile runs through them
                 self._say("if begun != 0:")
                 depth = 2
             for r in results:
