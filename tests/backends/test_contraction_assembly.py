@@ -28,6 +28,7 @@ SHAPES: dict[str, Contraction] = {
     "conv, few channels": CASES["conv, channels first"],
     "conv, rows that share what they read": conv_panels(None, 15, 256, 8, 32),
     "conv, the same with stride 2": conv_panels(None, 57, 128, 1, 128, stride=2),
+    "conv, the same where lines of the next panel are asked for": conv_panels(None, 57, 64, 2, 64, stride=2),
     "conv, no register left": conv_panels(None, 14, 96, 9, 64, k=1),
     "weight gradient": weight_gradient_nhwc(None, 16, 16, 64, 64, 3),
     "weight gradient, few channels": CASES["conv weight gradient, channels first"],
@@ -43,6 +44,13 @@ SHAPES: dict[str, Contraction] = {
 def test_inner_loops(shape: str) -> None:
     source = emit(plan(SHAPES[shape], WIDTH))
     assert complaints(compile_object(source.text, source.entry, WIDTH, assembly=True)[2]) == []
+
+
+def test_a_tile_does_not_carry_its_results_from_chunk_to_chunk() -> None:
+    source = emit(plan(conv_panels(None, 16, 256, 8, 32), WIDTH))
+    assert "tile_14x32" in source.text and "range(0, 256, 16)" in source.text  # 28 sums, and chunks inside of the loop over tiles
+    assembly = compile_object(source.text, source.entry, WIDTH, assembly=True)[2]
+    assert [line for line in assembly.splitlines() if "zmm" in line and "rsp" in line] == []
 
 
 # ---- the test itself is tested: each planted fault is found ---------------------------------------------------------

@@ -17,7 +17,8 @@ from dslc.ir import dims
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Value
 from dslc.ir.types import DType
-from dslc.lowering.pitch import padded_rows
+from dslc.lowering.layout import channels_last
+from dslc.lowering.pitch import padded_pixels, padded_rows
 from dslc.transforms.autodiff import gradients
 from tests.backends.small_programs import small
 from tests.training.small_recipes import DATA, bits, recipe, trained
@@ -108,3 +109,36 @@ def test_what_a_program_needs_dense_is_dense(reader: str) -> None:
 def test_what_is_only_read_is_dense() -> None:
     net = dslc.compile(WIDE)
     assert not any(p.pitch for p in net._executable.plan.persistent)
+
+
+# ---- pixels of images
+
+
+@pytest.mark.parametrize(("channels", "step", "padded"), [(512, 1, True), (496, 1, False), (256, 1, False), (256, 2, True), (2048, 1, True)])
+def test_pixels_of_many_channels_are_padded(channels: int, step: int, padded: bool) -> None:
+    layout = channels_last((N, channels, 7, 7), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    found = padded_pixels(layout, DType.F32, step)
+    pixel = channels + 16 if padded else channels
+    assert found.strides == (81 * pixel, 1, 9 * pixel, pixel)
+    assert padded_pixels(found, DType.F32, step) == found
+
+
+def test_half_as_many_bytes_are_not_crowded() -> None:
+    layout = channels_last((N, 512, 7, 7))
+    assert padded_pixels(layout, DType.F16, 1) == layout
+
+
+def test_convolutions_of_padded_pixels(workers: Workers) -> None:
+    def net(b: Builder, x: Value, first: Value, second: Value) -> tuple[Value, ...]:
+        hidden = b.relu(b.conv2d(x, first, padding=1))
+        y = b.conv2d(hidden, second, stride=2, padding=1)
+        return y, b.mul(hidden, hidden), *gradients(b, b.sum(b.mul(y, y)), (first, second))
+
+    made = small([(DType.F32, (N, 16, 6, 5)), (DType.F32, (CROWDED, 16, 3, 3)), (DType.F32, (16, CROWDED, 3, 3))], net, batch=True)
+    rng = np.random.default_rng(2)
+    for batch in (1, 3):
+        shapes = ((batch, 16, 6, 5), (CROWDED, 16, 3, 3), (16, CROWDED, 3, 3))
+        arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+        got, want = made.run(workers, arrays), made.interpreted(arrays)
+        for name, array in want.items():
+            np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-4 * abs(array).max())

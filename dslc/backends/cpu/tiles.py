@@ -152,7 +152,7 @@ class TilePrinter:
         loops = as_printed(s, loops)
         held = len(self.accumulators) + self.vectors * len(self.columns)
         apart = must_stay_apart(s, loops, held)
-        outside = s.ahead is not None and s.ahead.step and loops and loops[-1].known and not apart
+        outside = s.ahead is not None and s.ahead.step and loops and loops[-1].known
         asking = len(loops) - 1 if outside else len(loops)
         for depth in range(len(loops) + 1):
             if s.ahead is not None and depth == asking:
@@ -166,7 +166,7 @@ class TilePrinter:
         }
         if s.dot is None:
             self._pointers(offsets, depth)
-            if apart and s.ahead is None:
+            if apart:
                 self._say("apart()", depth)
             if s.rows_ahead:
                 self._say(f"prefetch({s.scalar}, {s.rows_ahead})", depth)
