@@ -17,7 +17,7 @@ from dslc.ir import dims
 from dslc.ir.builder import Builder
 from dslc.ir.graph import Value
 from dslc.ir.types import DType
-from dslc.lowering.layout import channels_last
+from dslc.lowering.layout import channels_last, row_major
 from dslc.lowering.pitch import padded_pixels, padded_rows
 from dslc.transforms.autodiff import gradients
 from tests.backends.small_programs import small
@@ -114,13 +114,21 @@ def test_what_is_only_read_is_dense() -> None:
 # ---- pixels of images
 
 
-@pytest.mark.parametrize(("channels", "step", "padded"), [(512, 1, True), (496, 1, False), (256, 1, False), (256, 2, True), (2048, 1, True)])
-def test_pixels_of_many_channels_are_padded(channels: int, step: int, padded: bool) -> None:
-    layout = channels_last((N, channels, 7, 7), ((0, 0), (0, 0), (1, 1), (1, 1)))
+@pytest.mark.parametrize(
+    ("channels", "width", "step", "padded"),
+    [(512, 7, 1, True), (512, 14, 1, False), (512, 14, 2, True), (496, 7, 1, False), (256, 7, 1, False), (256, 14, 2, True), (2048, 7, 1, True)],
+)
+def test_pixels_of_many_channels_are_padded(channels: int, width: int, step: int, padded: bool) -> None:
+    layout = channels_last((N, channels, 7, width), ((0, 0), (0, 0), (1, 1), (1, 1)))
     found = padded_pixels(layout, DType.F32, step)
     pixel = channels + 16 if padded else channels
-    assert found.strides == (81 * pixel, 1, 9 * pixel, pixel)
+    assert found.strides == (9 * (width + 2) * pixel, 1, (width + 2) * pixel, pixel)
     assert padded_pixels(found, DType.F32, step) == found
+
+
+def test_a_row_is_no_image() -> None:
+    layout = row_major((CROWDED,))
+    assert padded_pixels(layout, DType.F32, 1) == layout
 
 
 def test_half_as_many_bytes_are_not_crowded() -> None:
