@@ -27,7 +27,7 @@ def padded_rows(uses: Uses, value: Value) -> Layout | None:
     graph's."""
     if not _crowded(value.type) or not _summed(uses, value) or not _walked(uses, value):
         return None
-    return _padded(value.type)
+    return _padded(row_major(value.type.shape), value.type.dtype)
 
 
 def padded_parameters(programs: Iterable[Program], parameters: Container[str]) -> dict[str, Layout]:
@@ -47,7 +47,7 @@ def padded_parameters(programs: Iterable[Program], parameters: Container[str]) -
             if not updated or value in graph.outputs or not _walked(uses, value):
                 refused.add(port.name)
             elif after is not None and _summed(uses, value) and _bytes(value.type) <= LARGEST_PARAMETER:
-                found[port.name] = _padded(value.type)
+                found[port.name] = _padded(row_major(value.type.shape), value.type.dtype)
     return {name: layout for name, layout in found.items() if name not in refused}
 
 
@@ -60,7 +60,7 @@ def padded_pixels(layout: Layout, dtype: DType, step: int) -> Layout:
     row, width = layout.padded[channel], layout.extents[across]
     if not isinstance(row, int) or not isinstance(width, int) or width > NARROW * step or not _crowds(row * step, dtype):
         return layout
-    return replace(layout, pitch=row + LINE // dtype.size)
+    return _padded(layout, dtype)
 
 
 def _crowded(t: TensorType) -> bool:
@@ -76,10 +76,10 @@ def _bytes(t: TensorType) -> int:
     return prod(extent for extent in t.shape if isinstance(extent, int)) * t.dtype.size
 
 
-def _padded(t: TensorType) -> Layout:
-    row = t.shape[-1]
+def _padded(layout: Layout, dtype: DType) -> Layout:
+    row = layout.padded[layout.order[-1]]
     assert isinstance(row, int)
-    return replace(row_major(t.shape), pitch=row + LINE // t.dtype.size)
+    return replace(layout, pitch=row + LINE // dtype.size)
 
 
 def _summed(uses: Uses, value: Value) -> bool:

@@ -52,13 +52,12 @@ def prepare(state: Lowering, nests: list[Nest]) -> list[Nest]:
                     operands.append(value)
                     continue
                 if operand.value == value and value in made and state.places[value].region == "arena" and state.places[value].part is None:
-                    halos[value] = padded_pixels(with_halo(layout, before, after), value.type.dtype, _step(maps, layout))
+                    halos[value] = _bordered(value, layout, before, after, maps)
                     operands.append(value)
                     continue
             # a view cannot have a halo, and what is computed on the way has no memory yet
             before, after = _overhang(maps, value, state)
-            layout = with_halo(default_layout(value.type), before, after)
-            layout = padded_pixels(layout, value.type.dtype, _step(maps, layout))
+            layout = _bordered(value, default_layout(value.type), before, after, maps)
             key = (value, layout)
             if key not in copies:
                 copies[key] = state.new_value(value)
@@ -78,10 +77,11 @@ def _overhang(maps: list[tuple[tuple[Dim, ...], Axes]], value: Value, state: Low
     return tuple(map(max, zip(*before, strict=True))), tuple(map(max, zip(*after, strict=True)))
 
 
-def _step(maps: list[tuple[tuple[Dim, ...], Axes]], layout: Layout) -> int:
-    """How many pixels of an image neighbours among a contraction's results are apart: the stride of a convolution."""
+def _bordered(value: Value, layout: Layout, before: tuple[int, ...], after: tuple[int, ...], maps: list[tuple[tuple[Dim, ...], Axes]]) -> Layout:
+    """The value's layout with room for a halo, and for the windows of a contraction as far apart as its stride along the last axis of pixels."""
     across = layout.order[-2] if len(layout.order) > 1 else 0
-    return max((abs(coefficient(index[across], name)) for index, axes in maps for name, _ in axes), default=1)
+    step = max((abs(coefficient(index[across], name)) for index, axes in maps for name, _ in axes), default=1)
+    return padded_pixels(with_halo(layout, before, after), value.type.dtype, step)
 
 
 @lru_cache(maxsize=1024)

@@ -228,10 +228,9 @@ def test_the_command_refuses_hostile_files_in_two_seconds(name: str, installed: 
     """Two seconds of processor time, starting included, and 500 MB. The least of three: others on a machine only slow it down."""
     (tmp_path / "hostile.dl").write_text(HOSTILE[name])
     runs = [python("-m", "dslc", "check", tmp_path / "hostile.dl", environment=installed) for _ in range(3)]
-    spent = min(runs, key=lambda run: run.seconds)
-    assert spent.status == 1 and "error[DL" in spent.output
-    assert spent.seconds < 2
-    assert spent.peak < 500 << 20
+    assert all(run.status == 1 and "error[DL" in run.output for run in runs)
+    assert min(run.seconds for run in runs) < 2
+    assert max(run.peak for run in runs) < 500 << 20
 
 
 def test_large_files_check_in_time() -> None:
