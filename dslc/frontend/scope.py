@@ -32,7 +32,7 @@ from dslc.ir.types import DType
 
 MAX_OPERATIONS = 100_000
 MAX_STEPS = 1_000_000
-CALL_STEPS = 60  # a call costs about as much as this many expressions
+CALL_STEPS = 90  # a call costs about as much as this many expressions
 PROOF_STEPS = 200  # so does a proof,
 SEARCH_STEPS = 4000  # and the search for a counterexample where there is none
 MAX_CALLS = 48

@@ -27,7 +27,7 @@ def emit(context: Context, kind: str, inputs: Sequence[Tensor], attrs: Mapping[s
     key = () if shared is None else (kind, tuple(t.value.id for t in inputs), tuple(attrs.items()))
     if shared is not None and key in shared:
         return shared[key]
-    listed = sum(len(v) for v in attrs.values() if isinstance(v, tuple | str)) // 4
+    listed = sum(len(v) for v in attrs.values() if isinstance(v, tuple | str)) // 2
     spend(context, 2 + 8 * max(0, len(inputs) - 4) + listed, span)
     builder.span = context.reporter.place(span)
     if context.families and OPERATORS[kind].family in context.families:

@@ -152,7 +152,8 @@ def normal_axes(axis: int | Sequence[int] | None, type: TensorType) -> tuple[int
     if axis is None:
         return tuple(range(type.rank))
     given = axis if isinstance(axis, (tuple, list)) else (axis,)
-    axes = tuple(sorted(normal_axis(a, type) for a in given))
+    # A longer list is wrong within its first rank + 1 places: an axis is named twice there, or there is no such axis.
+    axes = tuple(sorted(normal_axis(a, type) for a in given[: type.rank + 1]))
     for first, second in pairwise(axes):
         if first == second:
             raise TypeFailure(f"axis {first} is named twice")
