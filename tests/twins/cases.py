@@ -259,7 +259,7 @@ CASES = {
         _zoo("AlexNet", "alexnet.dl", "TwoColumns[[4, 6, 6, 8, 4], hidden = 11, classes = 10]", 67, ("momentum",), full_draws=1),
         _zoo("AlexNetSingle", "alexnet.dl", "SingleColumn[[3, 5, 7, 6, 4], hidden = 11, classes = 10]", 67, ("adamw",), full_draws=1),
         _zoo("AlexNetSmall", "alexnet.dl", "", 28, ("adamw",), full={"H": 28, "W": 28}, channels=1, full_draws=24),
-        _zoo("VGG16", "vgg.dl", "VGG[[2, 1, 1], [3, 5, 4], hidden = 11, classes = 10]", 32, ("gentle",), full_draws=1),
+        _zoo("VGG16", "vgg.dl", "VGG[[2, 1, 1], [3, 5, 4], hidden = 11, classes = 10]", 32, ("gentle",), full_draws=1, full_batches=(8, 8, 5)),
         _zoo("ResNet18", "resnet.dl", "ResNet[Basic, [2, 1], C = 5, classes = 10]", 32, ("momentum",), full_draws=8, full_batches=(8, 8, 5)),
         _zoo("ResNet50", "resnet.dl", "ResNet[Bottleneck, [1, 2], C = 3, classes = 10]", 32, ("gentle",), full_draws=3, full_batches=(8, 8, 5)),
         _zoo("ResNet20", "resnet.dl", "SmallResNet[Basic, [1, 2], C = 5, size = 12]", 12, ("nesterov",), channels=1, **_SMALL),
