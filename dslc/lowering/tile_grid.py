@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from dslc.lowering.contraction import Axis, Contraction, Reduction
+from dslc.lowering.contraction import Axis, Contraction, Reduction, coefficient
 from dslc.lowering.schedules import BATCH_HINT, THREADS, Ahead, GridLoop, Roles, Schedule, Segment, Tiled, product_of, stride_of
 from dslc.lowering.tile_shares import shared_by_places
 
 AHEAD_BYTES = 256 << 10  # an operand of this size is not expected in the second-level cache when it is first read
 L1_BYTES = 32 << 10
 FAR_BYTES = 1024  # from which hardware takes the next line of a row for none that it should fetch
+PAGE_BYTES = 4 << 10  # hardware prefetchers stop where a page ends
 TILES_AHEAD, STEPS_AHEAD = 4, 16
 WRITES_AHEAD_BYTES = 3 << 10
 L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may take
@@ -204,6 +205,22 @@ def writes_ahead_of(s: Schedule) -> int:
         return 0
     step = s.rows[0].size * abs(s.rows[0].axis.c or 0)
     return step * -(-WRITES_AHEAD_BYTES // (step * size)) if step else 0
+
+
+def reads_ahead_of(s: Schedule) -> tuple[int, ...]:
+    """The accesses of the epilogue, by number, whose lines a tile asks for before its last chunk: vectors of rows that lie a page or more
+    apart, as one time step of a sequence does for each example. No hardware prefetcher follows them, and all would be waited for. Measured.
+    """
+    if s.dot is not None or s.paired or s.lanes is None:
+        return ()
+    c, lanes, found = s.contraction, s.lanes.axis.name, []
+    for n, (buffer, address) in enumerate(c.addresses):
+        size = dict(c.buffers)[buffer].size
+        apart = min((abs(coefficient(address, t.axis.name)) for t in s.rows if t.size > 1), default=0)
+        span = _span([(a.size(BATCH_HINT), coefficient(address, a.name)) for a in c.outputs])
+        if coefficient(address, lanes) == 1 and apart * size >= PAGE_BYTES and span * size >= AHEAD_BYTES:
+            found.append(n)
+    return tuple(found)
 
 
 def _steps_far(s: Schedule, operand: str) -> bool:

@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 
 from dslc.backends.cpu.contract import emit
+from dslc.ir.dims import name
+from dslc.ir.loops import Acc, Binary, Load
+from dslc.ir.types import DType
 from dslc.lowering.contraction import Axis, Contraction
 from dslc.lowering.schedules import BATCH_HINT
-from dslc.lowering.tile_grid import WRITES_AHEAD_BYTES, writes_ahead_of
+from dslc.lowering.tile_grid import WRITES_AHEAD_BYTES, reads_ahead_of, writes_ahead_of
 from dslc.lowering.tiling import plan
 
 PRODUCT = Contraction((Axis("n", None, 256, 0, 512), Axis("o", 8, 0, 256 * 64, 64), Axis("i", 64, 0, 1, 1), Axis("k", 256, 1, 64, None)))
@@ -78,6 +81,23 @@ def test_lines_of_large_results_are_asked_for_before_they_are_written(examples: 
         assert writes_ahead_of(plan(PRODUCT, 16)) == 0, "that has more to do than to write"
 
 
+@pytest.mark.parametrize(("pitch", "asked"), [(64 * 512, True), (512, False)])
+def test_rows_that_the_epilogue_reads_far_apart_are_asked_for_before_the_sum(pitch: int, asked: bool) -> None:
+    """One time step of projections [batch, 64, 512] lies in a page for each example; with a step alone rows are near each other."""
+    projection = Load(3, name("n") * pitch + name("o") * 64 + name("i"), DType.F32)
+    step = replace(PRODUCT, epilogue=Binary("add", Acc(DType.F32), projection, DType.F32))
+    made = plan(step, 16)
+    rows, (lanes, lines) = made.rows[0].size, (made.lanes.size if made.lanes else 0, (made.lanes.size if made.lanes else 0) // 16)
+    text = emit(made).text
+    tile = text[text.index(f"def tile_{rows}x{lanes}(") :]
+    tile = tile[: tile.index("for k0")]
+    assert reads_ahead_of(made) == ((0,) if asked else ())
+    assert tile.count("prefetch(X0, ") == (rows * lines if asked else 0)
+    assert (f"prefetch(X0, {(rows - 1) * pitch + (lines - 1) * 16})" in tile) == asked
+    if asked:
+        assert "if last != 0:" in tile, "once, where there are several chunks"
+
+
 def test_plans_do_not_depend_on_what_was_planned_before() -> None:
     """An equal contraction, whose axes are other objects, gets the equal plan."""
     product = replace(PRODUCT, axes=tuple(replace(a, a=a.a + 1) if a.name == "n" else a for a in PRODUCT.axes), again=True)
@@ -107,7 +127,6 @@ def test_tiles_of_few_pixels_share_a_chunk_of_a_large_panel(size: int, channels:
         ),
         16,
     )
-    assert made.ahead is not None and made.ahead.chunks == together
     assert made.ahead is not None and made.ahead.chunks == together
     if together:
         assert made.ahead.distance == made.reduction.steps * 32

@@ -18,7 +18,7 @@ from dslc.ir.loops import Acc, Const, Expr, Load
 from dslc.lowering.contraction import Axis, coefficient, walk
 from dslc.lowering.indices import children
 from dslc.lowering.schedules import LANES, Ahead, Schedule, Tiled
-from dslc.lowering.tile_grid import writes_ahead_of
+from dslc.lowering.tile_grid import reads_ahead_of, writes_ahead_of
 
 LINE_BYTES = 64
 
@@ -107,6 +107,7 @@ class TilePrinter:
         self.lines = [f'@tile("void({", ".join(t for _, t in self.parameters)})"{inline})', f"def {self.variant.name}({names}):"]
         self._start()
         self._ask_for_lines()
+        self._ask_for_reads()
         self._reduce()
         self._finish()
         return "\n".join(self.lines) + "\n"
@@ -142,6 +143,20 @@ class TilePrinter:
             at = ahead + sum(n * (t.axis.c or 0) for n, t in zip(row, self.s.rows, strict=True))
             for start in range(0, self.variant.lanes, LINE_BYTES // self.c.dtype.size):
                 self._say(f"prefetch_write(C, {at + start})")
+
+    def _ask_for_reads(self) -> None:
+        """The lines that the epilogue will read, where they lie far apart."""
+        numbers, dtypes = reads_ahead_of(self.s), dict(self.c.buffers)
+        if not numbers:
+            return
+        if "last" in chunk_arguments(self.s):
+            self._say("if last != 0:")
+        depth = 2 if "last" in chunk_arguments(self.s) else 1
+        for n, i, q in product(numbers, range(len(self.rows)), range(len(self.columns))):
+            buffer, address = self.c.addresses[n]
+            at = sum(place * coefficient(address, name) for name, place in self._index(i, q))
+            for start in range(0, self.variant.lanes, LINE_BYTES // dtypes[buffer].size):
+                self._say(f"prefetch(X{n}, {at + start})", depth)
 
     def _reduce(self) -> None:
         s = self.s
