@@ -19,6 +19,7 @@ L2_BYTES = 512 << 10  # of 1 to 2 MiB: what a block of the broadcast operand may
 CHUNK_BYTES = 96 << 10  # what tiles that share a panel may take of the scalar operand for a chunk. Measured: with more nothing is won
 RESIDENT_BYTES = 1 << 20  # the same of a vector operand that is read again and again
 FAR_LARGER_BYTES = 8 << 20  # than any second-level cache
+FEW_STEPS = 128  # in which a tile does not hide the stores of the one before, where each begins another page
 BUSY = 8  # sums that keep two fma units with a latency of four cycles busy
 
 
@@ -162,9 +163,13 @@ def several_panels(s: Schedule) -> tuple[Tiled, ...]:
 
 
 def _writes_most(s: Schedule) -> bool:
-    """Whether a sum over few examples makes a result that no cache holds: the gradient of the weights of a large dense layer."""
-    over_batch = any(a.extent is None for a in s.contraction.reductions)
-    return over_batch and _result_bytes(s) >= FAR_LARGER_BYTES and _bytes(s, s.vector) <= L2_BYTES
+    """Whether short sums make a result that no cache holds: over few examples, as in the gradient of the weights of a large dense
+    layer, or over few inputs where its rows are pages, as in the projections of a sequence."""
+    c = s.contraction
+    over_batch = any(a.extent is None for a in c.reductions)
+    few = s.dot is None and prod(a.size(BATCH_HINT) for a in c.reductions) <= FEW_STEPS
+    pages = bool(s.rows) and abs(s.rows[0].axis.c or 0) * c.dtype.size >= PAGE_BYTES
+    return (over_batch or (few and pages)) and _result_bytes(s) >= FAR_LARGER_BYTES and _bytes(s, s.vector) <= L2_BYTES
 
 
 def _block(tiles: int, most: int) -> int:

@@ -54,6 +54,18 @@ def test_large_results_of_few_examples_are_written_row_by_row() -> None:
     assert [g.axis for g in plan(small, 16).grid][-1] == "m"
 
 
+@pytest.mark.parametrize(("inputs", "outputs", "by_rows"), [(64, 1024, True), (512, 1024, False), (64, 256, False)])
+def test_projections_of_a_sequence_are_written_row_by_row(inputs: int, outputs: int, by_rows: bool) -> None:
+    """Where a row is a page and little is to compute for it."""
+    axes = (
+        Axis("n", None, inputs, 0, outputs, per_batch=256),
+        Axis("o", outputs // 64, 0, inputs * 64, 64),
+        Axis("i", 64, 0, 1, 1),
+        Axis("k", inputs, 1, 64, None),
+    )
+    assert ([g.axis for g in plan(Contraction(axes), 16).grid] == ["n", "o", "i"]) == by_rows
+
+
 @pytest.mark.parametrize(("inputs", "sizes"), [(4096, (4, 2, 1)), (256, (4, 1))])
 def test_two_examples_read_large_weights_once(inputs: int, sizes: tuple[int, ...]) -> None:
     product = Contraction((Axis("n", None, inputs, 0, 1024), Axis("o", 1024, 0, 1, 1), Axis("k", inputs, 1, 1024, None)))

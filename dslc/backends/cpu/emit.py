@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dslc.backends.cpu.chains import are_long_chains
+from dslc.backends.cpu.chains import are_long_chains, together, vectors_together
 from dslc.backends.cpu.index_lanes import Vector, index_lanes
 from dslc.backends.cpu.keys import Keys
 from dslc.backends.cpu.pairs import paired
@@ -128,11 +128,9 @@ class Emitter:
             self.lane_body(stmt.body)
 
     def in_turns(self, stmt: For, start: str, stop: str) -> str:
-        """Where long chains of dependent operations are computed: two vectors a step, a line of each in turns. Returns where it ends.
-
-        One chain leaves the multiplier idle, and the next step's is too far down the program for the processor to begin it.
-        """
-        step = 2 * self.width
+        """Where long chains of dependent operations are computed: several vectors a step. Returns where it ends."""
+        count = vectors_together(self.width, stmt.extent if isinstance(stmt.extent, int) else None)
+        step = count * self.width
         known = stop.isdigit() and start.isdigit()
         end = str(int(start) + (int(stop) - int(start)) // step * step) if known else self.fresh("e")
         if end == start or not are_long_chains(stmt.body):
@@ -141,12 +139,12 @@ class Emitter:
             self.line(f"{end} = {start} + ({stop} - {factor(start)}) // {step} * {step}")
         with self.loop(f"for {stmt.variable} in range({start}, {end}, {step}):", stmt.variable, Vector(stmt.variable)):
             first = self.scopes[-1]
-            self.lane_body(stmt.body)
-            self.scopes[-1] = second = Scope(first.variables, first.indent)
-            self.vector = Vector(stmt.variable, shift=self.width)
-            self.lane_body(stmt.body)
+            scopes = [first, *(Scope(first.variables, first.indent) for _ in range(1, count))]
+            for n, scope in enumerate(scopes):
+                self.scopes[-1], self.vector = scope, Vector(stmt.variable, shift=n * self.width)
+                self.lane_body(stmt.body)
             self.scopes[-1] = first
-            first.lines = [line for two in zip(first.lines, second.lines, strict=True) for line in two]
+            first.lines = together([scope.lines for scope in scopes])
         return end
 
     def lane_body(self, body: tuple[Stmt, ...]) -> None:

@@ -15,7 +15,7 @@ class Vector:
 
     variable: str
     live: str | None = None
-    shift: int = 0  # lanes after the variable's value: sub-vectors of a canonical reduction, the second of two vectors in turns
+    shift: int = 0  # lanes after the variable's value: sub-vectors of a canonical reduction, the later vectors of a step that does several
 
     def shifted(self, d: Dim) -> Dim:
         """An index at the first of the lanes."""

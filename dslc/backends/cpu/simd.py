@@ -18,6 +18,7 @@ only; p is a pointer, i a position in elements, n a number of lanes from 0 to W,
     vstore_T(p, i, v)  vstore_part_T(p, i, v, n)  vstore_stride_T(p, i, s, v)  vstore_stride_part_T(p, i, s, v, n)
     splat_T(x)  iota_i32(x)  iota_i64(x)                constants; first_lanes(n) is a mask
     + - * / & | ^ ~ << >> == != < <= > >=               on equal types, or a vector and a number
+    beside(v, v)  left(v)  right(v)                     two vectors as one of twice the lanes, and its halves
     where(mask, v, v)  some(mask)  vmax  vmin  vabs  to_T(v)
     fma  vsqrt  vrsqrt  vfloor  vceil  vtrunc  vrint  copysign
     vexp  vexp2  vexpm1  vlog  vlog2  vlog10  vlog1p  vsinh  vcosh  vtanh  vasinh  vacosh  vatanh  vsigmoid  verf
@@ -267,6 +268,33 @@ def where(typingctx: Any, mask: types.Type, then: types.Type, otherwise: types.T
 
 
 @intrinsic
+def beside(typingctx: Any, left: types.Type, right: types.Type) -> Typing:
+    """Two vectors of one type as one of twice the lanes."""
+    if not is_lanes(left) or left != right:
+        return None
+    wide = LaneType(left.element.name, 2 * left.width)
+
+    def codegen(context: Any, b: ir.IRBuilder, sig: Signature, args: list[ir.Value]) -> ir.Value:
+        return Lanes(b, args[0]).shuffle(Lanes(b, args[1]), range(wide.width)).v
+
+    return wide(left, right), codegen
+
+
+def _half(name: str, second: bool) -> Any:
+    def typing(typingctx: Any, wide: types.Type) -> Typing:
+        if not is_lanes(wide):
+            return None
+        half = LaneType(wide.element.name, wide.width // 2)
+        lanes = range(half.width, wide.width) if second else range(half.width)
+        return half(wide), lambda context, b, sig, args: Lanes(b, args[0]).shuffle(None, lanes).v
+
+    return define_intrinsic(name, 1, typing, f"The {name} half of a vector's lanes.")
+
+
+left, right = _half("left", False), _half("right", True)
+
+
+@intrinsic
 def some(typingctx: Any, mask: types.Type) -> Typing:
     """1 where some lane of the mask holds, else 0, as a plain integer."""
     if not is_lanes(mask, "b"):
@@ -333,6 +361,9 @@ _FUNCTIONS: tuple[Any, ...] = (
     vabs,
     copysign,
     where,
+    beside,
+    left,
+    right,
     some,
     arg,
     offset,
