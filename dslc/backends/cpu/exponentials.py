@@ -219,7 +219,7 @@ def tanh(x: Lanes) -> Lanes:
         return (t / (t + 2.0)).copysign(x)
     n, r = split_exponential(-twice)
     e = exp_fraction(r) * power_of_two(n, form)
-    large = (e * -2.0).fma(reciprocal_above_one(e), 1.0)
+    large = (-(e + e)).fma(reciprocal_above_one(e), 1.0)  # a sum: multiplications are what this waits for
     z = x * x
     small = (z.polynomial(*TANH_TAIL) * z).fma(magnitude, magnitude)
     return (magnitude < 0.625).where(small, large).copysign(x)
@@ -235,8 +235,9 @@ def sigmoid(x: Lanes) -> Lanes:
     # In f32 with e = (1 + p) 2**n, where the sum is never rounded.
     n, r = split_exponential((-x.abs()).at_least(form.exp_range[0]))
     p = expm1_fraction(r)
-    normal = n.at_least(1 - form.bias)
+    normal = n.at_least(2 - form.bias)  # (1 + p) y is at least a third, so that its exponent has room for this one
     scale = power_of_two(normal, form)
     y = reciprocal_above_one(p.fma(scale, scale))
     beyond = power_of_two(n - normal, form)  # 1 unless the result is subnormal
-    return negative.where(p.fma(y, y) * scale * beyond, y.abs())  # abs gives every width's NaN the same sign
+    scaled = (p.fma(y, y).bits() + (normal << form.mantissa)).as_float()  # by 2**normal, without a multiplication
+    return negative.where(scaled * beyond, y.abs())  # abs gives every width's NaN the same sign
