@@ -222,8 +222,7 @@ def reads_ahead_of(s: Schedule) -> tuple[int, ...]:
     for n, (buffer, address) in enumerate(c.addresses):
         size = dict(c.buffers)[buffer].size
         apart = min((abs(coefficient(address, t.axis.name)) for t in s.rows if t.size > 1), default=0)
-        span = _span([(a.size(BATCH_HINT), coefficient(address, a.name)) for a in c.outputs])
-        if coefficient(address, lanes) == 1 and apart * size >= PAGE_BYTES and span * size >= AHEAD_BYTES:
+        if coefficient(address, lanes) == 1 and apart * size >= PAGE_BYTES:
             found.append(n)
     return tuple(found)
 
