@@ -222,7 +222,7 @@ _BERT: dict[str, Any] = {
     "data": "tokens: i64[N, {L}], label: i64[N]",
     "loss": "cross_entropy({model}(tokens), label)",
     "vanishing": r"gradient/.*\.key\.b",  # what is added to all scores of a query alike
-    "full_draws": 3,
+    "full_draws": 24,
 }
 _CRITIC: dict[str, Any] = {
     "extra": (
