@@ -23,11 +23,6 @@ FEW_STEPS = 128  # in which a tile does not hide the stores of the one before, w
 BUSY = 8  # sums that keep two fma units with a latency of four cycles busy
 
 
-def _span(axes: list[tuple[int, int]]) -> int:
-    """Elements between the first and the last that loops of (extent, stride) touch."""
-    return 1 + sum((e - 1) * abs(s) for e, s in axes)
-
-
 def chunks_outside(
     c: Contraction, roles: Roles, reduction: Reduction, lanes: Tiled | None, rows: tuple[Tiled, ...], columns: tuple[Tiled, ...]
 ) -> bool:
@@ -218,13 +213,14 @@ def reads_ahead_of(s: Schedule) -> tuple[int, ...]:
     """
     if s.dot is not None or s.paired or s.lanes is None:
         return ()
-    c, lanes, found = s.contraction, s.lanes.axis.name, []
-    for n, (buffer, address) in enumerate(c.addresses):
-        size = dict(c.buffers)[buffer].size
-        apart = min((abs(coefficient(address, t.axis.name)) for t in s.rows if t.size > 1), default=0)
-        if coefficient(address, lanes) == 1 and apart * size >= PAGE_BYTES:
-            found.append(n)
-    return tuple(found)
+    c, lanes, dtypes = s.contraction, s.lanes.axis.name, dict(s.contraction.buffers)
+    rows = [t.axis.name for t in s.rows if t.size > 1]
+    return tuple(
+        n
+        for n, (buffer, address) in enumerate(c.addresses)
+        if coefficient(address, lanes) == 1
+        and min((abs(coefficient(address, axis)) for axis in rows), default=0) * dtypes[buffer].size >= PAGE_BYTES
+    )
 
 
 def _steps_far(s: Schedule, operand: str) -> bool:
@@ -251,7 +247,7 @@ def footprint(loops: list[tuple[int, int]]) -> int:
     for e, stride in loops:
         if stride:
             total *= e
-    return min(total, _span(loops))
+    return min(total, 1 + sum((e - 1) * abs(stride) for e, stride in loops))
 
 
 def ahead_of(s: Schedule) -> Ahead | None:

@@ -416,11 +416,13 @@ def longer(length: int) -> Lowered:
     return lower(transform(made.program, {})[0])
 
 
-def test_code_does_not_grow_with_the_number_of_iterations() -> None:
-    few, many = longer(30), longer(3000)  # in both the examples of one time step lie pages apart, so the same is asked for ahead
-    assert [s.label for s in few.steps] == [s.label for s in many.steps]
+@pytest.mark.parametrize(("few", "many"), [(3, 15), (30, 3000)], ids=["rows-of-one-page", "rows-pages-apart"])
+def test_code_does_not_grow_with_the_number_of_iterations(few: int, many: int) -> None:
+    """Examples of one time step that lie pages apart are asked for ahead, by a few lines more; how far apart does not matter."""
+    programs = longer(few), longer(many)
+    assert [s.label for s in programs[0].steps] == [s.label for s in programs[1].steps] == [s.label for s in longer(3000).steps]
     target = host_target(Options(width=16))
-    inside = [kernel_sources(it, target)[it.loops[0].begin : it.loops[0].end] for it in (few, many)]
+    inside = [kernel_sources(it, target)[it.loops[0].begin : it.loops[0].end] for it in programs]
     assert [k.text.count("\n") for k in inside[0]] == [k.text.count("\n") for k in inside[1]]
 
 
